@@ -1,0 +1,21 @@
+//! placeholder
+#![forbid(unsafe_code)]
+
+pub mod backend;
+mod cancel;
+pub mod config;
+pub mod data;
+mod id;
+pub mod metric;
+pub mod model;
+mod seed;
+mod state;
+
+pub use backend::Backend;
+pub use cancel::Cancellation;
+pub use config::{Config, ConfigError, Value};
+pub use id::{PartitionId, Split, TrialId, Unit, WorkerId};
+pub use metric::{Direction, Metrics, Objective, Statistic};
+pub use model::{Device, Model, ModelBuilder, ModelError, Pass, Slot};
+pub use seed::{Seed, SeededRng};
+pub use state::{State, StateData};

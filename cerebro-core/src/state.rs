@@ -1,0 +1,90 @@
+//! [`State`]: all that a trial needs to go on, and what hops between workers.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// What a learner keeps in a [`State`]: weights, optimizer state, statistics, step count.
+///
+/// A learner may keep its own type here, so that a hop inside a process is the handing over of a
+/// pointer; it is written out only when the State leaves the process. `Vec<u8>` is a `StateData`
+/// too, for learners that are small enough to write themselves out after every unit.
+pub trait StateData: Any + Send + Sync {
+    /// The size in memory, in bytes.
+    fn bytes(&self) -> usize;
+
+    /// Writes a portable form, which the learner's `restore` must understand, to `out`.
+    fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()>;
+}
+
+impl StateData for Vec<u8> {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        out.write_all(self)
+    }
+}
+
+/// All that a trial needs to go on: weights, optimizer state, statistics, step count.
+///
+/// A State never changes once it is made, so it is shared, not copied: a unit starts from one
+/// version and gives another, and the one before remains until the driver lets it go. That is
+/// what makes a unit atomic: one that fails leaves no trace.
+#[derive(Clone)]
+pub struct State {
+    data: Arc<dyn StateData>,
+}
+
+impl State {
+    /// A State that holds `data`.
+    pub fn new(data: impl StateData) -> Self {
+        Self { data: Arc::new(data) }
+    }
+
+    /// The size in memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.data.bytes()
+    }
+
+    /// The learner's own type, if that is what the State holds.
+    ///
+    /// It is not where the State came from another process: then it is a `Vec<u8>` with what
+    /// [`StateData::write_to`] wrote.
+    pub fn downcast_ref<T: StateData>(&self) -> Option<&T> {
+        let any: &dyn Any = &*self.data;
+        any.downcast_ref()
+    }
+
+    /// The learner's own type, shared, if that is what the State holds.
+    pub fn downcast<T: StateData>(&self) -> Option<Arc<T>> {
+        let any: Arc<dyn Any + Send + Sync> = Arc::clone(&self.data) as _;
+        any.downcast().ok()
+    }
+
+    /// Writes the portable form to `out`.
+    pub fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        self.data.write_to(out)
+    }
+
+    /// The portable form.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.bytes());
+        self.write_to(&mut bytes).expect("writing to memory does not fail");
+        bytes
+    }
+}
+
+impl From<Vec<u8>> for State {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
