@@ -77,12 +77,12 @@ pub struct UnitReport {
     pub version: u64,
     /// The size of that State, in bytes.
     pub state_bytes: u64,
-    /// Time from when the slot took the unit up until it was free again.
+    /// Time from when the slot took the unit up until it was free again, in seconds.
+    #[serde(with = "crate::seconds")]
     pub occupied: Duration,
-    /// The part of it that the model spent in `train` or `evaluate`.
+    /// The part of it that the model spent in `train` or `evaluate`, in seconds.
+    #[serde(with = "crate::seconds")]
     pub computed: Duration,
-    /// The part of it that went into loading the partition (none when it was in memory).
-    pub loaded: Duration,
 }
 
 /// What workers say on their own.
@@ -114,7 +114,8 @@ pub enum WorkerEvent {
         rows: u64,
         /// The memory that it takes, in bytes.
         bytes: u64,
-        /// How long it took.
+        /// How long it took, in seconds.
+        #[serde(with = "crate::seconds")]
         took: Duration,
     },
     /// Rows that a running unit has passed over so far.
@@ -133,7 +134,7 @@ pub enum WorkerEvent {
 /// The driver calls [`start`](Backend::start) once, then [`run`](Backend::run) for each unit that
 /// the scheduler assigned, never more at once on a worker than it has slots. A backend keeps the
 /// States: `run` starts from a version that an earlier unit made and keeps the one that it makes,
-/// until [`release`](Backend::release) says that versions are needed no more. Dropping the future
+/// until [`retain`](Backend::retain) says which are still needed. Dropping the future
 /// of `run` does not stop the unit; its [`Cancellation`] does.
 ///
 /// `cerebro_core::testing` (feature `testing`) holds the conformance suite that every
@@ -154,8 +155,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
     async fn install(&self, trial: TrialId, version: u64, state: State)
     -> Result<(), BackendError>;
 
-    /// Lets go of the States of `trial` whose version is below `version`.
-    async fn release(&self, trial: TrialId, version: u64);
+    /// Lets go of the States of `trial` whose versions are not among `keep`. Called when no
+    /// training unit of the trial is under way.
+    async fn retain(&self, trial: TrialId, keep: &[u64]);
 
     /// What workers say on their own, from `start` on. Called once, before `start`.
     fn events(&self) -> BoxStream<'static, WorkerEvent>;

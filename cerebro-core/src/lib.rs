@@ -8,6 +8,8 @@ pub mod data;
 mod id;
 pub mod metric;
 pub mod model;
+pub mod observe;
+mod seconds;
 mod seed;
 mod state;
 

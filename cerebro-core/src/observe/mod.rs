@@ -1,0 +1,34 @@
+//! What happens in an experiment, told to observers as it happens.
+//!
+//! The driver turns everything that happens into [`Event`]s and hands each to every [`Observer`] in
+//! turn: progress in the terminal, JSON lines, the HTML report. An observer only looks on; to act on
+//! a run, use the experiment's handle.
+
+mod event;
+
+pub use event::{Event, Outcome, Summary, TrialStatus};
+
+use std::error::Error;
+use std::time::Duration;
+
+/// Looks on while an experiment runs.
+pub trait Observer: Send {
+    /// Takes note of `event`, which happened at `at` after the start of the experiment.
+    ///
+    /// Called on the driver's thread, so it should be quick. An error does not end the experiment:
+    /// the driver logs it, lists it in the summary and calls this observer no more.
+    fn observe(&mut self, at: Duration, event: &Event) -> Result<(), ObserveError>;
+}
+
+/// Why an observer could not take note of an event.
+pub type ObserveError = Box<dyn Error + Send + Sync>;
+
+impl<F> Observer for F
+where
+    F: FnMut(Duration, &Event) + Send,
+{
+    fn observe(&mut self, at: Duration, event: &Event) -> Result<(), ObserveError> {
+        self(at, event);
+        Ok(())
+    }
+}
