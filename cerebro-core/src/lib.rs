@@ -9,9 +9,12 @@ mod id;
 pub mod metric;
 pub mod model;
 pub mod observe;
+pub mod placement;
 mod seconds;
 mod seed;
 mod state;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use backend::Backend;
 pub use cancel::Cancellation;

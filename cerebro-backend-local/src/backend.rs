@@ -1,0 +1,255 @@
+//! [`LocalBackend`]: the driver's side of the worker threads.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use cerebro_core::backend::{
+    BackendError, Job, UnitError, UnitOrder, UnitReport, WorkerEvent, WorkerInfo,
+};
+use cerebro_core::data::DataError;
+use cerebro_core::placement::place;
+use cerebro_core::{Backend, Cancellation, Device, Slot, Split, State, TrialId, Unit, WorkerId};
+use futures::StreamExt;
+use futures::channel::{mpsc, oneshot};
+use futures::future::try_join_all;
+use futures::stream::BoxStream;
+
+use crate::states::States;
+use crate::worker::{Request, Worker};
+
+const NAME: &str = "local";
+
+/// Slots are numbered over all backends of the process, so that what models share per slot is never
+/// shared by two threads.
+static NEXT_SLOT: AtomicU32 = AtomicU32::new(0);
+
+/// How many workers, and what each is given.
+#[derive(Clone, Debug)]
+pub struct LocalBackendBuilder {
+    devices: Vec<Device>,
+    threads: usize,
+    replicas: usize,
+}
+
+impl LocalBackendBuilder {
+    /// `count` workers that compute on the processor. The default is 1.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.devices = vec![Device::Cpu; count];
+        self
+    }
+
+    /// One worker per device, such as one per GPU.
+    pub fn devices(mut self, devices: impl IntoIterator<Item = Device>) -> Self {
+        self.devices = devices.into_iter().collect();
+        self
+    }
+
+    /// The threads that the models of one worker may use. The default is 1: workers x threads
+    /// should not exceed the cores.
+    pub fn threads_per_worker(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// On how many workers each partition is placed. The default is 1, pure model hopping; more
+    /// replicas leave the scheduler more choice.
+    pub fn replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas.max(1);
+        self
+    }
+
+    /// The backend; an error if it would have no workers.
+    pub fn build(self) -> Result<LocalBackend, BackendError> {
+        if self.devices.is_empty() {
+            return Err(BackendError::NoWorkers { backend: NAME });
+        }
+        let (events, receiver) = mpsc::unbounded();
+        Ok(LocalBackend {
+            options: self,
+            states: Arc::default(),
+            events,
+            receiver: Mutex::new(Some(receiver)),
+            running: Mutex::default(),
+        })
+    }
+}
+
+/// Worker threads of this process: see the [crate's documentation](crate).
+pub struct LocalBackend {
+    options: LocalBackendBuilder,
+    states: Arc<States>,
+    events: mpsc::UnboundedSender<WorkerEvent>,
+    receiver: Mutex<Option<mpsc::UnboundedReceiver<WorkerEvent>>>,
+    running: Mutex<Running>,
+}
+
+/// The worker threads, from `start` to `shutdown`, and the units that they run.
+#[derive(Default)]
+struct Running {
+    workers: Vec<(WorkerId, Sender<Request>, JoinHandle<()>)>,
+    units: Vec<(Unit, Cancellation)>,
+}
+
+impl LocalBackend {
+    /// One worker with one thread, unless told otherwise.
+    pub fn builder() -> LocalBackendBuilder {
+        LocalBackendBuilder { devices: vec![Device::Cpu], threads: 1, replicas: 1 }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        // Nothing panics while it holds the lock, and the lists are valid between any two operations.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_partitions(&self, job: &Job) -> Result<(), BackendError> {
+        let infos = job.dataset.partitions();
+        let partitions = infos.iter().filter(|info| info.split == Split::Train).count();
+        let workers = self.options.devices.len();
+        // With replicas there is work for as many workers as there are copies.
+        let busy = workers.min(partitions * self.options.replicas.min(workers));
+        if busy < workers {
+            let idle = workers - busy;
+            return Err(BackendError::IdleWorkers { workers, partitions, idle });
+        }
+        Ok(())
+    }
+
+    fn spawn(
+        &self,
+        id: WorkerId,
+        device: Device,
+        job: &Job,
+    ) -> Result<Sender<Request>, BackendError> {
+        let number = NEXT_SLOT.fetch_add(1, Ordering::Relaxed);
+        let worker = Worker {
+            id,
+            slot: Slot { number, device, threads: self.options.threads },
+            job: job.clone(),
+            dataset: Arc::clone(&job.dataset),
+            states: Arc::clone(&self.states),
+            events: self.events.clone(),
+        };
+        let (requests, receiver) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("cerebro-{id}"))
+            .spawn(move || worker.serve(&receiver))
+            .map_err(|error| BackendError::Other {
+                context: format!("starting the thread of {id}"),
+                source: error.into(),
+            })?;
+        self.running().workers.push((id, requests.clone(), thread));
+        Ok(requests)
+    }
+
+    fn send(&self, worker: WorkerId, request: Request) -> bool {
+        let running = self.running();
+        let found = running.workers.iter().find(|(id, ..)| *id == worker);
+        found.is_some_and(|(_, requests, _)| requests.send(request).is_ok())
+    }
+}
+
+#[async_trait]
+impl Backend for LocalBackend {
+    async fn start(&self, job: Job) -> Result<Vec<WorkerInfo>, BackendError> {
+        self.check_partitions(&job)?;
+        let devices = &self.options.devices;
+        let placed = place(job.dataset.partitions(), devices.len(), self.options.replicas);
+        let mut infos = Vec::with_capacity(devices.len());
+        let mut loading = Vec::with_capacity(devices.len());
+        for (number, (&device, partitions)) in devices.iter().zip(placed).enumerate() {
+            let id = WorkerId(number as u32);
+            let requests = self.spawn(id, device, &job)?;
+            let (done, loaded) = oneshot::channel();
+            let request = Request::Load { partitions: partitions.clone(), done };
+            requests.send(request).map_err(|_| BackendError::NotRunning { backend: NAME })?;
+            loading.push(loaded);
+            infos.push(WorkerInfo {
+                id,
+                name: format!("thread {number}"),
+                slots: 1,
+                device,
+                partitions,
+            });
+        }
+        let loaded = try_join_all(loading).await;
+        let loaded = loaded.map_err(|_| BackendError::NotRunning { backend: NAME })?;
+        loaded.into_iter().collect::<Result<(), DataError>>()?;
+        Ok(infos)
+    }
+
+    async fn run(&self, order: UnitOrder) -> Result<UnitReport, UnitError> {
+        let (unit, worker) = (order.unit, order.worker);
+        let lost = |reason: &str| UnitError::WorkerLost { worker, reason: reason.to_owned() };
+        let (done, report) = oneshot::channel();
+        self.running().units.push((unit, order.cancellation.clone()));
+        let sent = self.send(worker, Request::Run { order, done });
+        let report = if sent {
+            report.await.map_err(|_| lost("its thread ended"))
+        } else {
+            Err(lost("it is not running"))
+        };
+        self.running().units.retain(|(running, _)| *running != unit);
+        report?
+    }
+
+    async fn state(&self, trial: TrialId, version: u64) -> Result<State, BackendError> {
+        self.states.get(trial, version).ok_or(BackendError::NoState { trial, version })
+    }
+
+    async fn install(
+        &self,
+        trial: TrialId,
+        version: u64,
+        state: State,
+    ) -> Result<(), BackendError> {
+        self.states.put(trial, version, state);
+        Ok(())
+    }
+
+    async fn retain(&self, trial: TrialId, keep: &[u64]) {
+        self.states.retain(trial, keep);
+    }
+
+    fn events(&self) -> BoxStream<'static, WorkerEvent> {
+        let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match receiver {
+            Some(receiver) => receiver.boxed(),
+            None => futures::stream::empty().boxed(),
+        }
+    }
+
+    async fn shutdown(&self) -> Result<(), BackendError> {
+        let Running { workers, units } = std::mem::take(&mut *self.running());
+        for (_, cancellation) in units {
+            cancellation.cancel();
+        }
+        for (id, requests, thread) in workers {
+            drop(requests);
+            if thread.join().is_err() {
+                tracing::error!(worker = %id, "a worker thread panicked outside a model");
+            }
+        }
+        self.states.clear();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for LocalBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalBackend").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Drop for LocalBackend {
+    fn drop(&mut self) {
+        // Threads end when their channels close; a backend that is dropped without `shutdown` asks
+        // its units to stop and does not wait for them.
+        for (_, cancellation) in &self.running().units {
+            cancellation.cancel();
+        }
+    }
+}
