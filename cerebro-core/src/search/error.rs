@@ -1,0 +1,50 @@
+//! [`SearchError`]: what is wrong with a search.
+
+use thiserror::Error;
+
+use crate::space::SpaceError;
+
+/// What is wrong with a search.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SearchError {
+    /// The space does not fit the search.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    /// A search that would start no trial.
+    #[error("the search has no trial to start; ask for at least one")]
+    NoTrials,
+    /// A setting out of its range.
+    #[error("{search}: `{setting}` is {found}, but must be {expected}")]
+    Setting {
+        /// The search.
+        search: &'static str,
+        /// The setting.
+        setting: &'static str,
+        /// What it was set to.
+        found: String,
+        /// What it can be.
+        expected: &'static str,
+    },
+    /// The search cannot do that.
+    #[error("this search cannot be {0}; start another experiment instead")]
+    Unsupported(&'static str),
+    /// The snapshot is that of another kind of search.
+    #[error("cannot go on: the snapshot is of `{found}`, but the search is `{expected}`")]
+    OtherSearch {
+        /// The search that should go on.
+        expected: String,
+        /// The search that made the snapshot.
+        found: String,
+    },
+    /// The snapshot cannot be read.
+    #[error(
+        "cannot read the snapshot of the search `{search}`; was it written by another release?"
+    )]
+    Snapshot {
+        /// The search.
+        search: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
