@@ -11,6 +11,7 @@ pub mod model;
 pub mod observe;
 pub mod placement;
 pub mod search;
+pub mod schedule;
 mod seconds;
 mod seed;
 pub mod space;

@@ -1,0 +1,126 @@
+//! What a unit will take: learned while the run goes on.
+//!
+//! A unit of trial t on partition p and worker w is taken to cost `rate(t) * rows(p) * slowness(w)`.
+//! Rates are measured means in seconds per row. Before a trial was measured, its rate is its first
+//! guess times the ratio of measured rates to guesses that the other trials show, or else the mean
+//! rate of the others.
+
+use std::time::Duration;
+
+use crate::id::Split;
+
+/// How much of what was learned remains when a unit is measured; recent units count more, since
+/// machines warm up and are shared.
+const MEMORY: f64 = 0.75;
+
+/// A validation pass runs forward only; until it was measured it is taken for a third of training.
+const FIRST_VALIDATION_RATIO: f64 = 1.0 / 3.0;
+
+/// A mean that forgets slowly.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    value: f64,
+    samples: u32,
+}
+
+impl Mean {
+    fn add(&mut self, sample: f64) {
+        // The first samples are averaged plainly, so that the first one alone has no great weight.
+        let weight = (1.0 / f64::from(self.samples + 1)).max(1.0 - MEMORY);
+        self.value += (sample - self.value) * weight;
+        self.samples = self.samples.saturating_add(1);
+    }
+
+    fn get(self) -> Option<f64> {
+        (self.samples > 0).then_some(self.value)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct TrialCost {
+    guess: Option<f64>,
+    training: Mean,
+    validation: Mean,
+}
+
+/// The learned costs of trials and workers, by their dense numbers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Costs {
+    trials: Vec<TrialCost>,
+    slowness: Vec<Mean>,
+    /// Measured training rate over guess, over the trials that have both.
+    guess_scale: Mean,
+    /// Training rates, over all trials.
+    rate: Mean,
+    /// Validation rate over training rate, over all trials.
+    validation_ratio: Mean,
+}
+
+impl Costs {
+    pub(super) fn add_trial(&mut self, guess: Option<f64>) {
+        let guess = guess.filter(|guess| guess.is_finite() && *guess > 0.0);
+        self.trials.push(TrialCost { guess, ..TrialCost::default() });
+    }
+
+    pub(super) fn add_worker(&mut self) {
+        self.slowness.push(Mean::default());
+    }
+
+    /// Seconds per row of a trial on a worker of usual speed.
+    pub(super) fn rate(&self, trial: usize, split: Split) -> f64 {
+        let cost = &self.trials[trial];
+        let training = || {
+            let scaled = |guess: f64| guess * self.guess_scale.get().unwrap_or(1.0);
+            let measured = cost.training.get().or_else(|| cost.guess.map(scaled));
+            measured.or_else(|| self.rate.get()).unwrap_or(1.0)
+        };
+        match split {
+            Split::Train => training(),
+            Split::Validation => cost.validation.get().unwrap_or_else(|| {
+                training() * self.validation_ratio.get().unwrap_or(FIRST_VALIDATION_RATIO)
+            }),
+        }
+    }
+
+    /// How much slower than usual a worker is: 2 if its units take twice as long.
+    pub(super) fn slowness(&self, worker: usize) -> f64 {
+        self.slowness[worker].get().unwrap_or(1.0)
+    }
+
+    /// Takes in that a unit of `rows` rows took `cost`.
+    pub(super) fn learn(
+        &mut self,
+        trial: usize,
+        worker: usize,
+        split: Split,
+        rows: u64,
+        cost: Duration,
+    ) {
+        let per_row = cost.as_secs_f64() / rows as f64;
+        let before = self.trials[trial];
+        let known = match split {
+            Split::Train => before.training.get(),
+            Split::Validation => before.validation.get(),
+        };
+        if let Some(known) = known.filter(|known| *known > 0.0) {
+            self.slowness[worker].add(per_row / known);
+        }
+        let normal = per_row / self.slowness(worker);
+        let learned = &mut self.trials[trial];
+        match split {
+            Split::Train => {
+                learned.training.add(normal);
+                self.rate.add(normal);
+                if let (0, Some(guess)) = (before.training.samples, before.guess) {
+                    self.guess_scale.add(normal / guess);
+                }
+            }
+            Split::Validation => {
+                learned.validation.add(normal);
+                if let Some(training) = before.training.get().filter(|rate| *rate > 0.0) {
+                    self.validation_ratio.add(normal / training);
+                }
+            }
+        }
+    }
+}

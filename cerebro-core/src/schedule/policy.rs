@@ -1,0 +1,24 @@
+//! Which unit a free slot takes.
+
+use serde::{Deserialize, Serialize};
+
+use super::order::VisitOrders;
+
+/// How the scheduler chooses among the units that could start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Policy {
+    /// Any trial, any partition, drawn from the experiment's seed: the scheduler of the Cerebro
+    /// paper (Nakandala, Zhang, Kumar: "Cerebro: A Data System for Optimized Deep Learning Model
+    /// Selection", PVLDB 13(11), 2020, section 4). For comparison.
+    Random,
+    /// The trial with the most work left first, on the partition that is most in demand.
+    #[default]
+    LongestRemainingFirst,
+    /// Each trial visits the partitions in an order that its seed fixes, so that its weights are
+    /// the same bits whatever the cluster and whatever else is trained.
+    Seeded,
+    /// Each trial visits the partitions in a recorded order, which makes the same bits again.
+    Replay(VisitOrders),
+}

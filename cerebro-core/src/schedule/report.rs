@@ -1,0 +1,90 @@
+//! What the scheduler tells: assignments, and what a completion or a failure came to.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{PartitionId, Split, Unit, WorkerId};
+
+/// A unit that is to start now on a worker that holds its partition and has a slot for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The unit.
+    pub unit: Unit,
+    /// The worker.
+    pub worker: WorkerId,
+    /// The worker that made the State which the unit starts from, if that is another one: the
+    /// State hops. `None` where the State is there already, is made from the trial's seed, or where
+    /// its maker is gone.
+    pub hop_from: Option<WorkerId>,
+}
+
+/// What a completed unit came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "completion", rename_all = "snake_case")]
+pub enum Completion {
+    /// The trial's epoch goes on.
+    Unit,
+    /// It was the epoch's last training unit; validation begins.
+    EpochTrained {
+        /// The epoch.
+        epoch: u32,
+    },
+    /// It was the epoch's last unit: every training and validation partition was visited.
+    EpochCompleted {
+        /// The epoch.
+        epoch: u32,
+        /// What the trial does now.
+        next: Next,
+    },
+    /// The result is not wanted: the trial was stopped meanwhile, or another attempt at the same
+    /// unit was faster. The slot is free again; the State from before the unit remains valid.
+    Discarded,
+}
+
+/// What a trial does after an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Next {
+    /// It goes on with the next epoch.
+    Epoch,
+    /// It has all its epochs and rests until it is given more.
+    Rest,
+}
+
+/// What a failed unit came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "failure", rename_all = "snake_case")]
+pub enum Failure {
+    /// The unit is open again.
+    Open {
+        /// How often it has failed by now.
+        failures: u32,
+        /// The workers that hold its partition and on which it has not failed yet. The scheduler
+        /// takes one of them if there is one.
+        fresh_holders: usize,
+    },
+    /// Nobody waits for the unit: its trial was stopped, or another attempt goes on.
+    Discarded,
+}
+
+/// A partition that units wait for and that no worker can run them on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stall {
+    /// The partition.
+    pub partition: PartitionId,
+    /// What it is for.
+    pub split: Split,
+    /// How many trials need it.
+    pub trials: usize,
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "no worker holds {} ({}), which {} trials need; start a worker that holds it",
+            self.partition, self.split, self.trials
+        )
+    }
+}
