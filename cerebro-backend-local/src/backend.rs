@@ -210,8 +210,8 @@ impl Backend for LocalBackend {
         Ok(())
     }
 
-    async fn retain(&self, trial: TrialId, keep: &[u64]) {
-        self.states.retain(trial, keep);
+    async fn release(&self, trial: TrialId, below: u64, keep: &[u64]) {
+        self.states.release(trial, below, keep);
     }
 
     fn events(&self) -> BoxStream<'static, WorkerEvent> {

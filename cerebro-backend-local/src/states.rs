@@ -18,13 +18,13 @@ impl States {
         self.lock().entry(trial).or_default().insert(version, state);
     }
 
-    pub(crate) fn retain(&self, trial: TrialId, keep: &[u64]) {
+    pub(crate) fn release(&self, trial: TrialId, below: u64, keep: &[u64]) {
         // Dropping a State may free a lot of memory: outside the lock.
         let mut dropped = Vec::new();
         let mut states = self.lock();
         if let Some(versions) = states.get_mut(&trial) {
-            let unneeded: Vec<u64> =
-                versions.keys().copied().filter(|version| !keep.contains(version)).collect();
+            let older = versions.range(..below).map(|(&version, _)| version);
+            let unneeded: Vec<u64> = older.filter(|version| !keep.contains(version)).collect();
             dropped.extend(unneeded.into_iter().filter_map(|version| versions.remove(&version)));
             if versions.is_empty() {
                 states.remove(&trial);

@@ -134,7 +134,7 @@ pub enum WorkerEvent {
 /// The driver calls [`start`](Backend::start) once, then [`run`](Backend::run) for each unit that
 /// the scheduler assigned, never more at once on a worker than it has slots. A backend keeps the
 /// States: `run` starts from a version that an earlier unit made and keeps the one that it makes,
-/// until [`retain`](Backend::retain) says which are still needed. Dropping the future
+/// until [`release`](Backend::release) says which are needed no more. Dropping the future
 /// of `run` does not stop the unit; its [`Cancellation`] does.
 ///
 /// `cerebro_core::testing` (feature `testing`) holds the conformance suite that every
@@ -155,9 +155,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     async fn install(&self, trial: TrialId, version: u64, state: State)
     -> Result<(), BackendError>;
 
-    /// Lets go of the States of `trial` whose versions are not among `keep`. Called when no
-    /// training unit of the trial is under way.
-    async fn retain(&self, trial: TrialId, keep: &[u64]);
+    /// Lets go of the States of `trial` whose version is below `below`, except those in `keep`.
+    async fn release(&self, trial: TrialId, below: u64, keep: &[u64]);
 
     /// What workers say on their own, from `start` on. Called once, before `start`.
     fn events(&self) -> BoxStream<'static, WorkerEvent>;

@@ -88,8 +88,6 @@ pub enum Event {
         rows: u64,
         /// The worker that the State comes from, if it hops.
         hop_from: Option<WorkerId>,
-        /// How often the unit was tried before.
-        attempt: u32,
     },
     /// A unit is under way.
     UnitProgress {
@@ -141,6 +139,15 @@ pub enum Event {
         value: f64,
         /// The order in which the trial saw the training partitions.
         visit_order: Vec<PartitionId>,
+    },
+    /// A trial took over the State of a better one and goes on with another Config.
+    TrialExploited {
+        /// The trial.
+        trial: TrialId,
+        /// The better one.
+        source: TrialId,
+        /// The Config to go on with.
+        config: Config,
     },
     /// A trial's status changed: it paused, goes on, or ended.
     TrialStatus {

@@ -55,6 +55,10 @@ impl Search for Grid {
         }
     }
 
+    fn planned(&self) -> Option<u64> {
+        Some(self.configs.len() as u64)
+    }
+
     fn snapshot(&self) -> serde_json::Value {
         written(KIND, self)
     }

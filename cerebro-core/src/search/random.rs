@@ -41,6 +41,10 @@ impl Search for Random {
         Ask::Start(config)
     }
 
+    fn planned(&self) -> Option<u64> {
+        Some(self.trials)
+    }
+
     fn extend(&mut self, trials: u64) -> Result<(), SearchError> {
         self.trials += trials;
         Ok(())

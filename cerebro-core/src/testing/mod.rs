@@ -184,7 +184,7 @@ async fn keeps_the_states_that_it_is_told_to(bench: &Bench) {
     for version in 0..3 {
         bench.train(version, u64::from(version)).await.expect("a unit completes");
     }
-    bench.backend.retain(TRIAL, &[1, 3]).await;
+    bench.backend.release(TRIAL, 3, &[1]).await;
     assert_eq!(bench.state(1).await, bench.sequential(&[0]));
     assert_eq!(bench.state(3).await, bench.sequential(&[0, 1, 2]));
     bench.has_no_state(2).await;

@@ -1,0 +1,19 @@
+//! [`Experiment`]: search, scheduler and backend together.
+//!
+//! The driver is one event loop. It asks the [search](crate::search) for Configs, makes each a
+//! trial, lets the [scheduler](crate::schedule) assign units to workers, has the
+//! [backend](crate::backend) run them, tells the search what came out after each epoch, and tells
+//! [observers](crate::observe) everything. It waits for whatever happens first and never polls.
+
+mod builder;
+mod driver;
+mod error;
+mod handle;
+mod result;
+mod trial;
+
+pub use builder::{Experiment, ExperimentBuilder};
+pub use error::{ExperimentError, Interruption};
+pub use handle::ExperimentHandle;
+pub use result::ExperimentResult;
+pub use trial::{EpochRecord, TrialRecord};

@@ -1,0 +1,94 @@
+//! [`ExperimentResult`]: what came out of an experiment.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{ExperimentError, TrialRecord};
+use crate::backend::Backend;
+use crate::id::TrialId;
+use crate::metric::Objective;
+use crate::observe::{Summary, TrialStatus};
+use crate::state::State;
+
+/// What came out of an experiment: every trial's history, the leaderboard, the States that were
+/// kept.
+///
+/// States stay with the backend until they are asked for, so the backend lives as long as this.
+#[derive(Clone)]
+pub struct ExperimentResult {
+    pub(super) objective: Objective,
+    pub(super) trials: BTreeMap<TrialId, TrialRecord>,
+    pub(super) summary: Summary,
+    pub(super) backend: Arc<dyn Backend>,
+}
+
+impl ExperimentResult {
+    /// The trial with the best value of the objective in any epoch.
+    pub fn best(&self) -> Result<&TrialRecord, ExperimentError> {
+        let best = self.leaderboard().into_iter().next();
+        best.filter(|trial| trial.best_value().is_some()).ok_or_else(|| {
+            let first_failure = self.trials.values().find_map(|trial| match &trial.status {
+                TrialStatus::Failed { reason } => Some(format!("{}: {reason}", trial.id)),
+                _ => None,
+            });
+            ExperimentError::NoBest { first_failure }
+        })
+    }
+
+    /// All trials, the best first; those without a value last, in the order of their ids.
+    pub fn leaderboard(&self) -> Vec<&TrialRecord> {
+        let mut trials: Vec<&TrialRecord> = self.trials.values().collect();
+        trials.sort_by(|a, b| best_first(&self.objective, a, b));
+        trials
+    }
+
+    /// All trials, in the order of their ids.
+    pub fn trials(&self) -> impl Iterator<Item = &TrialRecord> {
+        self.trials.values()
+    }
+
+    /// One trial.
+    pub fn trial(&self, id: TrialId) -> Option<&TrialRecord> {
+        self.trials.get(&id)
+    }
+
+    /// What was optimised.
+    pub fn objective(&self) -> &Objective {
+        &self.objective
+    }
+
+    /// The experiment in figures.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// The State of `trial` after its best epoch.
+    pub async fn state(&self, trial: TrialId) -> Result<State, ExperimentError> {
+        let not_kept = |reason: String| ExperimentError::NotKept { trial, reason };
+        let record =
+            self.trial(trial).ok_or_else(|| not_kept("there is no such trial".to_owned()))?;
+        let epoch = record
+            .best_epoch()
+            .ok_or_else(|| not_kept("it has no epoch with a finite value".to_owned()))?;
+        let state = self.backend.state(trial, epoch.version).await;
+        state.map_err(|error| not_kept(error.to_string()))
+    }
+}
+
+/// Orders trials by their best values, and where these are equal by their ids.
+pub(super) fn best_first(objective: &Objective, a: &TrialRecord, b: &TrialRecord) -> Ordering {
+    let value = |trial: &TrialRecord| trial.best_value().unwrap_or(f64::NAN);
+    objective.best_first(value(a), value(b)).then(a.id.cmp(&b.id))
+}
+
+impl fmt::Debug for ExperimentResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExperimentResult")
+            .field("objective", &self.objective)
+            .field("trials", &self.trials.len())
+            .field("summary", &self.summary)
+            .finish_non_exhaustive()
+    }
+}
