@@ -4,4 +4,5 @@ pub mod loss;
 pub mod metric;
 pub mod onnx;
 pub mod optim;
+pub mod runtime;
 pub mod training;
