@@ -163,7 +163,7 @@ impl Driver {
             name: driver.experiment.name.clone(),
             seed: driver.experiment.seed,
             objective: driver.experiment.objective.clone(),
-            epochs: driver.experiment.epochs,
+            epochs: driver.epochs(),
             trials: driver.experiment.search.planned(),
             workers,
             partitions: driver.experiment.dataset.partitions().to_vec(),
@@ -266,12 +266,19 @@ impl Driver {
             match self.experiment.search.ask(next) {
                 Ask::Start(config) => self.add_trial(next, config)?,
                 Ask::Resume(trial) => self.resume(trial)?,
+                Ask::Stop(trial) => self.give_up(trial)?,
                 // Nothing more until a result changes the search's mind.
                 Ask::Wait => self.asking = false,
                 Ask::Finished => break,
             }
         }
         Ok(())
+    }
+
+    /// How many epochs a trial trains at most.
+    fn epochs(&self) -> u32 {
+        let searched = self.experiment.search.max_epochs();
+        searched.map_or(self.experiment.epochs, |epochs| epochs.min(self.experiment.epochs))
     }
 
     fn add_trial(&mut self, id: TrialId, config: Config) -> Result<(), Interruption> {
@@ -297,7 +304,7 @@ impl Driver {
             self.end_trial(id, TrialStatus::Failed { reason: chain(&error) });
             return Ok(());
         }
-        let mut spec = TrialSpec::new(id, self.experiment.epochs, seed);
+        let mut spec = TrialSpec::new(id, self.epochs(), seed);
         spec.cost_per_row = self.experiment.model.cost_per_row(&config);
         self.scheduler.add_trial(&spec)?;
         Ok(())
@@ -310,6 +317,15 @@ impl Driver {
             self.active += 1;
             self.scheduler.resume(id)?;
             self.tell(&Event::TrialStatus { trial: id, status: TrialStatus::Running });
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, id: TrialId) -> Result<(), Interruption> {
+        let paused = |trial: &Trial| trial.record.status == TrialStatus::Paused;
+        if self.trials.get(&id).is_some_and(paused) {
+            self.scheduler.stop(id)?;
+            self.end_trial(id, TrialStatus::Stopped);
         }
         Ok(())
     }
@@ -548,6 +564,7 @@ impl Driver {
 
     fn epoch_completed(&mut self, id: TrialId, next: Next) -> Result<(), Interruption> {
         let visit_order = self.scheduler.visit_order(id).and_then(|mut orders| orders.pop());
+        let max_epochs = self.epochs();
         let Some(trial) = self.trials.get_mut(&id) else { return Ok(()) };
         let train = merged(&mut trial.train);
         let validation = merged(&mut trial.validation);
@@ -566,7 +583,7 @@ impl Driver {
         let report = EpochReport {
             trial: id,
             epoch,
-            max_epochs: self.experiment.epochs,
+            max_epochs,
             value,
             direction: objective.direction,
             metrics: validation.clone(),

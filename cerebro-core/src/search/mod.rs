@@ -61,6 +61,11 @@ pub trait Search: Send + fmt::Debug {
         let _ = (trial, config);
     }
 
+    /// How many epochs the search gives a trial at most; `None` if that is for the experiment to say.
+    fn max_epochs(&self) -> Option<u32> {
+        None
+    }
+
     /// Starts `trials` more trials than it was to start before.
     fn extend(&mut self, trials: u64) -> Result<(), SearchError> {
         let _ = trials;
@@ -81,6 +86,48 @@ pub trait Search: Send + fmt::Debug {
     fn restore(&mut self, snapshot: &serde_json::Value) -> Result<(), SearchError>;
 }
 
+impl Search for Box<dyn Search> {
+    fn ask(&mut self, next: TrialId) -> Ask {
+        self.as_mut().ask(next)
+    }
+
+    fn planned(&self) -> Option<u64> {
+        self.as_ref().planned()
+    }
+
+    fn tell(&mut self, report: &EpochReport) -> Decision {
+        self.as_mut().tell(report)
+    }
+
+    fn ended(&mut self, trial: TrialId, ending: Ending) {
+        self.as_mut().ended(trial, ending);
+    }
+
+    fn added(&mut self, trial: TrialId, config: &Config) {
+        self.as_mut().added(trial, config);
+    }
+
+    fn max_epochs(&self) -> Option<u32> {
+        self.as_ref().max_epochs()
+    }
+
+    fn extend(&mut self, trials: u64) -> Result<(), SearchError> {
+        self.as_mut().extend(trials)
+    }
+
+    fn narrow(&mut self, space: &Space) -> Result<(), SearchError> {
+        self.as_mut().narrow(space)
+    }
+
+    fn snapshot(&self) -> serde_json::Value {
+        self.as_ref().snapshot()
+    }
+
+    fn restore(&mut self, snapshot: &serde_json::Value) -> Result<(), SearchError> {
+        self.as_mut().restore(snapshot)
+    }
+}
+
 /// What a [`Search`] wants when there is room for a trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,6 +136,9 @@ pub enum Ask {
     Start(Config),
     /// A trial that the search paused goes on, from the State that it has.
     Resume(TrialId),
+    /// A trial that the search paused is over: it was not good enough to go on, and its State is no
+    /// longer needed. The place is still free: ask again.
+    Stop(TrialId),
     /// Nothing before the next result: some trial that runs must report first. Never the answer
     /// when every trial of the search is paused or over.
     Wait,
