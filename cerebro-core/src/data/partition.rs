@@ -146,10 +146,10 @@ impl Partition for MemoryPartition {
         }
         match (&self.tensors[tensor], out) {
             (Tensor::F32(array), TensorSliceMut::F32(out)) => {
-                gather_rows(array, rows, row_len, out)
+                gather_rows(array, rows, row_len, out);
             }
             (Tensor::I64(array), TensorSliceMut::I64(out)) => {
-                gather_rows(array, rows, row_len, out)
+                gather_rows(array, rows, row_len, out);
             }
             _ => unreachable!("the element types were compared above"),
         }

@@ -198,9 +198,10 @@ impl ExperimentBuilder {
 }
 
 fn needs(dataset: &dyn Dataset, split: Split, remedy: &'static str) -> Result<(), ExperimentError> {
-    match dataset.partitions().iter().any(|info| info.split == split) {
-        true => Ok(()),
-        false => Err(ExperimentError::NoPartitions { split, remedy }),
+    if dataset.partitions().iter().any(|info| info.split == split) {
+        Ok(())
+    } else {
+        Err(ExperimentError::NoPartitions { split, remedy })
     }
 }
 

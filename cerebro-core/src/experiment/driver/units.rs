@@ -1,0 +1,160 @@
+//! Units: started when the scheduler says so, and what became of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+
+use super::{Driver, Happening, Running, chain};
+use crate::backend::{UnitError, UnitOrder, UnitReport};
+use crate::cancel::Cancellation;
+use crate::experiment::Interruption;
+use crate::id::{Split, Unit, WorkerId};
+use crate::metric::LOSS;
+use crate::observe::{Event, TrialStatus};
+use crate::schedule::{Assignment, Completion, Failure};
+use crate::search::Ending;
+
+/// A unit is tried so often before its trial is given up.
+const ATTEMPTS: u32 = 2;
+
+impl Driver {
+    /// Starts every unit that can start.
+    pub(super) fn start_units(&mut self) {
+        for Assignment { unit, worker, hop_from } in self.scheduler.assign(self.begun.elapsed()) {
+            let trial = &self.trials[&unit.trial];
+            let cancellation = Cancellation::new();
+            let order = UnitOrder {
+                unit,
+                worker,
+                config: Arc::clone(&trial.record.config),
+                seed: trial.record.seed,
+                version: trial.version,
+                cancellation: cancellation.clone(),
+            };
+            if hop_from.is_some() {
+                self.summary.hops += 1;
+                self.summary.hop_bytes += trial.state_bytes;
+            }
+            self.tell(&Event::UnitStarted {
+                unit,
+                worker,
+                rows: self.rows[&unit.partition],
+                hop_from,
+            });
+            let started = self.begun.elapsed();
+            self.running.insert((unit, worker), Running { started, cancellation });
+            let backend = Arc::clone(&self.backend);
+            let run = async move { Happening::UnitEnded(unit, worker, backend.run(order).await) };
+            self.pending.push(run.boxed());
+        }
+    }
+
+    pub(super) fn unit_ended(
+        &mut self,
+        unit: Unit,
+        worker: WorkerId,
+        ended: Result<UnitReport, UnitError>,
+    ) -> Result<(), Interruption> {
+        if let Err(UnitError::WorkerLost { worker, reason }) = &ended {
+            self.worker_lost(*worker, reason);
+        }
+        // A unit whose worker was lost meanwhile is open again: its late report is refused.
+        let Some(Running { started, .. }) = self.running.remove(&(unit, worker)) else {
+            return Ok(());
+        };
+        match ended {
+            Ok(report) => match diverged(&report) {
+                None => self.unit_completed(unit, worker, started, report),
+                Some(reason) => self.unit_failed(unit, worker, started, &reason, false),
+            },
+            Err(error) if error.is_cancelled() => {
+                self.scheduler.failed(unit, worker)?;
+                Ok(())
+            }
+            Err(error) => {
+                let retryable = error.is_retryable();
+                self.unit_failed(unit, worker, started, &chain(&error), retryable)
+            }
+        }
+    }
+
+    fn unit_completed(
+        &mut self,
+        unit: Unit,
+        worker: WorkerId,
+        started: Duration,
+        report: UnitReport,
+    ) -> Result<(), Interruption> {
+        let completion = self.scheduler.completed(unit, worker, report.occupied)?;
+        let (computed, counter) = match unit.split {
+            Split::Train => (&mut self.summary.training, &mut self.summary.train_units),
+            Split::Validation => (&mut self.summary.validating, &mut self.summary.validation_units),
+        };
+        *computed += report.computed;
+        *counter += 1;
+        let metrics = report.metrics.clone();
+        let (version, bytes) = (report.version, report.state_bytes);
+        self.tell(&Event::UnitCompleted { unit, worker, started, report });
+        if completion == Completion::Discarded {
+            return Ok(());
+        }
+        let Some(trial) = self.trials.get_mut(&unit.trial) else { return Ok(()) };
+        match unit.split {
+            Split::Train => {
+                trial.version = version;
+                trial.state_bytes = bytes;
+                trial.train.push((unit.partition, metrics));
+                self.release(unit.trial);
+            }
+            Split::Validation => {
+                let metric = &self.experiment.objective.metric;
+                if metrics.value(metric).is_none() {
+                    let reported = metrics.values().map(|(name, _)| name.to_owned()).collect();
+                    let metric = metric.clone();
+                    return Err(Interruption::UnknownMetric { metric, reported });
+                }
+                trial.validation.push((unit.partition, metrics));
+            }
+        }
+        match completion {
+            Completion::EpochCompleted { next, .. } => self.epoch_completed(unit.trial, next),
+            _ => Ok(()),
+        }
+    }
+
+    fn unit_failed(
+        &mut self,
+        unit: Unit,
+        worker: WorkerId,
+        started: Duration,
+        error: &str,
+        retryable: bool,
+    ) -> Result<(), Interruption> {
+        let failure = self.scheduler.failed(unit, worker)?;
+        let open = match failure {
+            Failure::Open { failures, .. } => Some(retryable && failures < ATTEMPTS),
+            Failure::Discarded => None,
+        };
+        let retry = open == Some(true);
+        self.tell(&Event::UnitFailed { unit, worker, started, error: error.to_owned(), retry });
+        if retry {
+            self.summary.retried_units += 1;
+        } else if open.is_some() {
+            self.scheduler.stop(unit.trial)?;
+            self.experiment.search.ended(unit.trial, Ending::Failed);
+            let reason = format!("{unit} on {worker}: {error}");
+            self.end_trial(unit.trial, TrialStatus::Failed { reason });
+            self.asking = true;
+        }
+        Ok(())
+    }
+}
+
+/// Why a completed unit is of no use: its training loss is no number.
+fn diverged(report: &UnitReport) -> Option<String> {
+    let loss = report.metrics.value(LOSS)?;
+    (!loss.is_finite()).then(|| {
+        format!("the loss became {loss}; a smaller learning rate or gradient clipping may help")
+    })
+}
