@@ -156,6 +156,7 @@ pub mod metric;
 pub mod model;
 pub mod observe;
 pub mod placement;
+mod real;
 pub mod schedule;
 pub mod search;
 mod seconds;

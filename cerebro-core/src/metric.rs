@@ -17,22 +17,28 @@ pub enum Statistic {
     /// A weighted mean, such as a loss or an accuracy: `sum / weight`.
     Mean {
         /// The sum of the values over all rows (or other things counted).
+        #[serde(with = "crate::real")]
         sum: f64,
         /// How many there were.
+        #[serde(with = "crate::real")]
         weight: f64,
     },
     /// The square root of a mean, such as the root mean squared error: `sqrt(sum / weight)`.
     RootMean {
         /// The sum of the squares.
+        #[serde(with = "crate::real")]
         sum: f64,
         /// How many there were.
+        #[serde(with = "crate::real")]
         weight: f64,
     },
     /// The exponential of a mean, such as perplexity: `exp(sum / weight)`.
     ExpMean {
         /// The sum of the values.
+        #[serde(with = "crate::real")]
         sum: f64,
         /// How many there were.
+        #[serde(with = "crate::real")]
         weight: f64,
     },
 }
@@ -201,6 +207,17 @@ mod tests {
         metrics.record(LOSS, Statistic::mean(2.0, 90));
         metrics.record(LOSS, Statistic::mean(4.0, 10));
         assert_eq!(metrics.value(LOSS), Some(2.2));
+    }
+
+    #[test]
+    fn metrics_that_are_no_numbers_survive_serialisation() {
+        let mut metrics = Metrics::new();
+        metrics.record("infinite", Statistic::Mean { sum: f64::NEG_INFINITY, weight: 2.0 });
+        metrics.record("nothing", Statistic::RootMean { sum: f64::NAN, weight: 1.0 });
+        let json = serde_json::to_string(&metrics).unwrap();
+        let back: Metrics = serde_json::from_str(&json).unwrap();
+        assert_eq!(back.value("infinite"), Some(f64::NEG_INFINITY));
+        assert!(back.value("nothing").unwrap().is_nan(), "{json}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub struct EpochRecord {
     /// Metrics over the validation rows, after this epoch.
     pub validation: Metrics,
     /// The objective's value.
+    #[serde(with = "crate::real")]
     pub value: f64,
     /// The version of the State after this epoch.
     pub version: u64,

@@ -136,6 +136,7 @@ pub enum Event {
         /// Metrics over the validation rows, after this epoch.
         validation: Metrics,
         /// The objective's value.
+        #[serde(with = "crate::real")]
         value: f64,
         /// The order in which the trial saw the training partitions.
         visit_order: Vec<PartitionId>,
