@@ -6,18 +6,37 @@
 //! no randomness but that of its seed: the same seed and the same order of results give the same
 //! decisions, and a [snapshot](Search::snapshot) holds all that it knows.
 
+mod asha;
 mod error;
 mod grid;
+mod halving;
+mod hyperband;
+mod loss;
+mod median;
+mod population;
+mod quasi;
 mod random;
+mod rungs;
+#[cfg(test)]
+mod testing;
+mod tpe;
 
 use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use asha::Asha;
 pub use error::SearchError;
 pub use grid::Grid;
+pub use halving::SuccessiveHalving;
+pub use hyperband::{BracketSizes, Hyperband};
+pub use median::MedianStopping;
+pub use population::{Inheritance, Population};
+pub use quasi::QuasiRandom;
 pub use random::Random;
+pub use rungs::Rungs;
+pub use tpe::Tpe;
 
 use crate::config::Config;
 use crate::id::TrialId;
@@ -53,6 +72,12 @@ pub trait Search: Send + fmt::Debug {
     /// not stop it.
     fn ended(&mut self, trial: TrialId, ending: Ending) {
         let _ = (trial, ending);
+    }
+
+    /// A user resumed a trial that the search paused: it will report, and the search may neither
+    /// resume nor stop it before it has paused it again.
+    fn resumed(&mut self, trial: TrialId) {
+        let _ = trial;
     }
 
     /// Somebody else started a trial, which will report like the others: a search may learn from
@@ -103,6 +128,10 @@ impl Search for Box<dyn Search> {
         self.as_mut().ended(trial, ending);
     }
 
+    fn resumed(&mut self, trial: TrialId) {
+        self.as_mut().resumed(trial);
+    }
+
     fn added(&mut self, trial: TrialId, config: &Config) {
         self.as_mut().added(trial, config);
     }
@@ -140,7 +169,8 @@ pub enum Ask {
     /// longer needed. The place is still free: ask again.
     Stop(TrialId),
     /// Nothing before the next result: some trial that runs must report first. Never the answer
-    /// when every trial of the search is paused or over.
+    /// when every trial of the search is over or paused by it; one that a user paused still counts
+    /// as running.
     Wait,
     /// Nothing any more, whatever the trials that still run report; those that are paused stay so.
     /// Only [`Search::extend`] changes that.
@@ -165,14 +195,14 @@ pub struct EpochReport {
 }
 
 impl EpochReport {
-    /// The objective as a loss: lower is better, and a value that is missing or not a number is
+    /// The objective as a loss: lower is better, and a value that is missing or not finite is
     /// worse than all others.
     pub fn loss(&self) -> f64 {
         let loss = match self.direction {
             Direction::Minimize => self.value,
             Direction::Maximize => -self.value,
         };
-        if loss.is_nan() { f64::INFINITY } else { loss }
+        if loss.is_finite() { loss } else { f64::INFINITY }
     }
 }
 
@@ -203,6 +233,8 @@ pub enum Ending {
     Failed,
     /// A user stopped it: that says nothing of its Config.
     Stopped,
+    /// The search around this one stopped it, since others were better.
+    Outperformed,
 }
 
 /// The snapshot of a search that can be written as a whole, marked with the search's kind.
@@ -223,3 +255,6 @@ fn read<S: DeserializeOwned>(kind: &str, snapshot: &serde_json::Value) -> Result
     S::deserialize(&snapshot["state"])
         .map_err(|source| SearchError::Snapshot { search: kind.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,6 +152,24 @@ impl Domain {
         self.cell(value).is_some()
     }
 
+    /// The value that is closest to a number; `None` for a choice.
+    pub fn nearest(&self, number: f64) -> Option<Value> {
+        match *self {
+            Domain::Choice(_) => None,
+            Domain::Uniform { min, max } | Domain::LogUniform { min, max } => {
+                Some(Value::from(number.clamp(min, max)))
+            }
+            Domain::QUniform { min, max, quantum } | Domain::QLogUniform { min, max, quantum } => {
+                let (first, last) = multiples(min, max, quantum);
+                let multiple = (number / quantum).round().clamp(first, last);
+                Some(Value::from(times(multiple, quantum)))
+            }
+            Domain::Int { min, max } => {
+                Some(Value::Int(number.round().clamp(min as f64, max as f64) as i64))
+            }
+        }
+    }
+
     /// How many values there are; `None` if the domain is continuous.
     pub fn levels(&self) -> Option<u64> {
         match *self {

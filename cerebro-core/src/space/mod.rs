@@ -109,6 +109,15 @@ impl Space {
         self.parameters.iter().find(|parameter| parameter.name == name)
     }
 
+    /// The error that the space has no hyperparameter of this name, if it has none.
+    pub(crate) fn unknown(&self, name: &str) -> Option<SpaceError> {
+        if self.parameter(name).is_some() {
+            return None;
+        }
+        let names = self.parameters.iter().map(|parameter| parameter.name.as_str());
+        Some(SpaceError::Unknown { name: name.to_owned(), nearest: error::nearest(name, names) })
+    }
+
     /// A random Config, which the seed determines.
     ///
     /// Each hyperparameter draws from a stream of its own, named after it: one that is added to the
@@ -180,10 +189,8 @@ impl Space {
     /// effect because its condition does not hold.
     pub fn check(&self, config: &Config) -> Result<(), SpaceError> {
         for (name, _) in config.iter() {
-            if self.parameter(name).is_none() {
-                let names = self.parameters.iter().map(|parameter| parameter.name.as_str());
-                let nearest = error::nearest(name, names);
-                return Err(SpaceError::Unknown { name: name.to_owned(), nearest });
+            if let Some(unknown) = self.unknown(name) {
+                return Err(unknown);
             }
         }
         for parameter in &self.parameters {
