@@ -1,15 +1,14 @@
 //! A worker: a thread that runs units one at a time.
 
-use std::any::Any;
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use cerebro_core::backend::{Job, UnitError, UnitOrder, UnitReport, WorkerEvent};
-use cerebro_core::data::{DataError, Dataset, Partition};
-use cerebro_core::{Model, ModelError, PartitionId, Pass, Slot, Split, State, WorkerId};
+use cerebro_core::data::{DataError, Dataset};
+use cerebro_core::execute::execute;
+use cerebro_core::{PartitionId, Slot, State, WorkerId};
 use futures::channel::{mpsc, oneshot};
 
 use crate::states::States;
@@ -76,13 +75,14 @@ impl Worker {
             worker: self.id,
             source,
         })?;
-        // Whatever the model left half done is dropped with it when it panics: the State that the
-        // unit started from is immutable, and the new one is recorded below, after success only.
-        let passed =
-            catch_unwind(AssertUnwindSafe(|| self.pass(order, start.as_ref(), &*partition)));
-        let passed =
-            passed.map_err(|panic| UnitError::Panicked { message: message(&*panic) })??;
-        let version = match passed.state {
+        let progress = Progress::new(self, order);
+        let report = |rows| progress.add(rows);
+        let Job { builder, .. } = &self.job;
+        let executed =
+            execute(&**builder, &self.slot, order, start.as_ref(), &*partition, &report)?;
+        let kept = executed.state.as_ref().or(start.as_ref());
+        let state_bytes = kept.map_or(0, |state| state.bytes() as u64);
+        let version = match executed.state {
             Some(state) => {
                 let version = order.version + 1;
                 self.states.put(trial, version, state);
@@ -91,12 +91,12 @@ impl Worker {
             None => order.version,
         };
         Ok(UnitReport {
-            metrics: passed.metrics,
+            metrics: executed.metrics,
             rows: partition.rows() as u64,
             version,
-            state_bytes: passed.state_bytes,
+            state_bytes,
             occupied: begun.elapsed(),
-            computed: passed.computed,
+            computed: executed.computed,
         })
     }
 
@@ -113,51 +113,10 @@ impl Worker {
         }
     }
 
-    fn pass(
-        &self,
-        order: &UnitOrder,
-        start: Option<&State>,
-        partition: &dyn Partition,
-    ) -> Result<Passed, ModelError> {
-        let mut model = self.job.builder.build(&order.config, &self.slot)?;
-        match start {
-            Some(state) => model.restore(state)?,
-            None => model.initialize(order.seed)?,
-        }
-        let progress = Progress::new(self, order);
-        let report = |rows| progress.add(rows);
-        let pass = Pass::new(order.unit, order.seed, &order.cancellation, &report);
-        let begun = Instant::now();
-        let metrics = match order.unit.split {
-            Split::Train => model.train(partition, &pass)?,
-            Split::Validation => model.evaluate(partition, &pass)?,
-        };
-        let computed = begun.elapsed();
-        let (state, state_bytes) = match order.unit.split {
-            Split::Train => trained(&mut *model)?,
-            Split::Validation => (None, start.map_or(0, |state| state.bytes() as u64)),
-        };
-        Ok(Passed { metrics, state, state_bytes, computed })
-    }
-
     fn say(&self, event: WorkerEvent) {
         // Nobody listens any more once the driver is gone.
         let _ = self.events.unbounded_send(event);
     }
-}
-
-/// What a model made of a partition.
-struct Passed {
-    metrics: cerebro_core::Metrics,
-    state: Option<State>,
-    state_bytes: u64,
-    computed: Duration,
-}
-
-fn trained(model: &mut dyn Model) -> Result<(Option<State>, u64), ModelError> {
-    let state = model.state()?;
-    let bytes = state.bytes() as u64;
-    Ok((Some(state), bytes))
 }
 
 /// Counts a unit's rows and says so from time to time.
@@ -185,10 +144,4 @@ impl<'a> Progress<'a> {
             });
         }
     }
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a value that is not a text".to_owned())
 }

@@ -150,6 +150,7 @@ pub mod backend;
 mod cancel;
 pub mod config;
 pub mod data;
+pub mod execute;
 pub mod experiment;
 mod id;
 pub mod metric;
