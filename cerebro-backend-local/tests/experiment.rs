@@ -1,11 +1,14 @@
 //! Whole experiments on the local backend, with a model whose State records what it saw.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cerebro_backend_local::LocalBackend;
-use cerebro_core::backend::UnitReport;
+use cerebro_core::backend::{
+    BackendError, Job, UnitError, UnitOrder, UnitReport, WorkerEvent, WorkerInfo,
+};
 use cerebro_core::data::{Dataset, MemoryDataset};
 use cerebro_core::experiment::{
     Experiment, ExperimentBuilder, ExperimentError, ExperimentResult, Interruption, TrialRecord,
@@ -15,9 +18,13 @@ use cerebro_core::schedule::Policy;
 use cerebro_core::search::{Ask, Decision, EpochReport, Grid, Search, SearchError};
 use cerebro_core::testing::{self, Tally};
 use cerebro_core::{
-    Backend, Cancellation, Config, Model, ModelError, Objective, Pass, Slot, Split, TrialId, Unit,
+    Backend, Cancellation, Config, Model, ModelError, Objective, PartitionId, Pass, Slot, Split,
+    State, TrialId, Unit, WorkerId,
 };
+use futures::StreamExt;
+use futures::channel::mpsc;
 use futures::executor::block_on;
+use futures::stream::BoxStream;
 
 fn tally(config: &Config, _: &Slot) -> Result<Box<dyn Model>, ModelError> {
     Ok(Box::new(Tally::new(config)?))
@@ -330,4 +337,154 @@ fn a_search_can_pause_resume_and_let_a_trial_take_over_a_better_state() {
     assert_eq!(*completed.config, Config::new().with("rate", 0.31));
     let events = recorder.0.lock().unwrap();
     assert!(events.iter().any(|event| matches!(event, Event::TrialExploited { .. })));
+}
+
+/// The local backend, except that the last unit to start takes a worker with it now and then, and
+/// that workers come back only when somebody waits for them.
+#[derive(Debug)]
+struct Flaky {
+    inner: LocalBackend,
+    workers: Mutex<Vec<WorkerInfo>>,
+    poisonous: Option<Unit>,
+    every: usize,
+    started: AtomicUsize,
+    events: mpsc::UnboundedSender<WorkerEvent>,
+    receiver: Mutex<Option<mpsc::UnboundedReceiver<WorkerEvent>>>,
+    lost: Mutex<Vec<WorkerId>>,
+}
+
+impl Flaky {
+    fn new(every: usize, poisonous: Option<Unit>) -> Self {
+        let (events, receiver) = mpsc::unbounded();
+        Self {
+            inner: LocalBackend::builder().workers(2).build().unwrap(),
+            workers: Mutex::default(),
+            poisonous,
+            every,
+            started: AtomicUsize::new(0),
+            events,
+            receiver: Mutex::new(Some(receiver)),
+            lost: Mutex::default(),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Backend for Flaky {
+    async fn start(&self, job: Job) -> Result<Vec<WorkerInfo>, BackendError> {
+        let workers = self.inner.start(job).await?;
+        self.workers.lock().unwrap().clone_from(&workers);
+        Ok(workers)
+    }
+
+    async fn run(&self, order: UnitOrder) -> Result<UnitReport, UnitError> {
+        let (worker, reason) = (order.worker, "the power failed".to_owned());
+        let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+        if number % self.every == 0 || Some(order.unit) == self.poisonous {
+            self.lost.lock().unwrap().push(worker);
+            return Err(UnitError::WorkerLost { worker, reason });
+        }
+        self.inner.run(order).await
+    }
+
+    async fn state(&self, trial: TrialId, version: u64) -> Result<State, BackendError> {
+        self.inner.state(trial, version).await
+    }
+
+    async fn install(
+        &self,
+        trial: TrialId,
+        version: u64,
+        state: State,
+    ) -> Result<(), BackendError> {
+        self.inner.install(trial, version, state).await
+    }
+
+    async fn release(&self, trial: TrialId, below: u64, keep: &[u64]) {
+        self.inner.release(trial, below, keep).await;
+    }
+
+    async fn await_holders(&self, partitions: &[PartitionId]) -> Result<(), BackendError> {
+        assert!(!partitions.is_empty());
+        for lost in self.lost.lock().unwrap().drain(..) {
+            let workers = self.workers.lock().unwrap();
+            let back = workers.iter().find(|worker| worker.id == lost).unwrap().clone();
+            self.events.unbounded_send(WorkerEvent::Joined(back)).unwrap();
+        }
+        Ok(())
+    }
+
+    fn events(&self) -> BoxStream<'static, WorkerEvent> {
+        self.receiver.lock().unwrap().take().unwrap().boxed()
+    }
+
+    async fn shutdown(&self) -> Result<(), BackendError> {
+        self.inner.shutdown().await
+    }
+}
+
+#[test]
+fn lost_workers_that_come_back_cost_no_unit_and_change_no_bit() {
+    let dataset = testing::dataset(4, 2);
+    let recorder = Recorder::default();
+    let builder = experiment(rates(4)).observer(recorder.clone());
+    let result = builder.build().unwrap().run_blocking(Arc::new(Flaky::new(7, None))).unwrap();
+    assert_eq!(recorder.units().len(), 4 * 3 * (4 + 2), "every unit completes once");
+    assert_eq!((result.summary().completed, result.summary().retried_units), (4, 0));
+    assert!(result.summary().lost_workers >= 5, "{:?}", result.summary());
+    for trial in result.trials() {
+        let state = block_on(result.state(trial.id)).unwrap().to_vec();
+        assert_eq!(state, trained_alone(trial, &dataset), "{}", trial.id);
+    }
+}
+
+#[test]
+fn a_unit_that_takes_every_worker_with_it_ends_its_trial_and_not_the_cluster() {
+    let partition = PartitionId(2);
+    let poisonous = Unit { trial: TrialId(1), epoch: 1, split: Split::Train, partition };
+    let backend = Flaky::new(usize::MAX, Some(poisonous));
+    let result = experiment(rates(4)).build().unwrap().run_blocking(Arc::new(backend)).unwrap();
+    assert_eq!((result.summary().completed, result.summary().failed), (3, 1));
+    assert_eq!(result.summary().lost_workers, 3);
+    let TrialStatus::Failed { reason } = &result.trial(TrialId(1)).unwrap().status else {
+        panic!("the trial is marked failed")
+    };
+    assert!(reason.contains("3 workers were lost") && reason.contains("partition-2"), "{reason}");
+}
+
+#[test]
+fn where_no_worker_will_hold_a_partition_the_run_ends_and_says_which() {
+    #[derive(Debug)]
+    struct Gone(Flaky);
+    #[async_trait::async_trait]
+    impl Backend for Gone {
+        async fn start(&self, job: Job) -> Result<Vec<WorkerInfo>, BackendError> {
+            self.0.start(job).await
+        }
+        async fn run(&self, order: UnitOrder) -> Result<UnitReport, UnitError> {
+            self.0.run(order).await
+        }
+        async fn state(&self, trial: TrialId, version: u64) -> Result<State, BackendError> {
+            self.0.state(trial, version).await
+        }
+        async fn install(&self, t: TrialId, v: u64, state: State) -> Result<(), BackendError> {
+            self.0.install(t, v, state).await
+        }
+        async fn release(&self, trial: TrialId, below: u64, keep: &[u64]) {
+            self.0.release(trial, below, keep).await;
+        }
+        fn events(&self) -> BoxStream<'static, WorkerEvent> {
+            self.0.events()
+        }
+        async fn shutdown(&self) -> Result<(), BackendError> {
+            self.0.shutdown().await
+        }
+    }
+    let backend = Gone(Flaky::new(9, None));
+    let ended = experiment(rates(2)).build().unwrap().run_blocking(Arc::new(backend)).unwrap_err();
+    let text = ended.to_string();
+    assert!(text.contains("no worker holds partition-"), "{text}");
+    let ExperimentError::Interrupted { cause, result } = ended else { panic!("{text}") };
+    assert!(matches!(cause, Interruption::Stalled { .. }));
+    assert!(result.summary().train_units > 0, "what was done until then is there");
 }

@@ -118,6 +118,14 @@ pub enum WorkerEvent {
         #[serde(with = "crate::seconds")]
         took: Duration,
     },
+    /// A worker runs a training unit again, because the State that it had made was lost. The same
+    /// State comes out, so the trial goes on as if nothing had happened.
+    UnitRepeated {
+        /// The worker that runs it now.
+        worker: WorkerId,
+        /// The unit.
+        unit: Unit,
+    },
     /// Rows that a running unit has passed over so far.
     Progress {
         /// The worker.
@@ -157,6 +165,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Lets go of the States of `trial` whose version is below `below`, except those in `keep`.
     async fn release(&self, trial: TrialId, below: u64, keep: &[u64]);
+
+    /// Waits for workers that hold `partitions`: units need these, no worker holds them, and
+    /// nothing else runs. Returns once such workers have been told of as [`WorkerEvent::Joined`],
+    /// or with an error if none are to be expected, as where workers never come on their own.
+    async fn await_holders(&self, partitions: &[PartitionId]) -> Result<(), BackendError> {
+        Err(BackendError::NoHolders { partitions: partitions.to_vec() })
+    }
 
     /// What workers say on their own, from `start` on. Called once, before `start`.
     fn events(&self) -> BoxStream<'static, WorkerEvent>;
@@ -256,6 +271,15 @@ pub enum BackendError {
         trial: TrialId,
         /// The version.
         version: u64,
+    },
+    /// Partitions that no worker holds or will hold.
+    #[error(
+        "no worker holds {}, and none is expected that will",
+        .partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    NoHolders {
+        /// The partitions.
+        partitions: Vec<PartitionId>,
     },
     /// Data that could not be loaded.
     #[error(transparent)]

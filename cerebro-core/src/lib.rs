@@ -172,7 +172,7 @@ pub use cancel::Cancellation;
 pub use config::{Config, ConfigError, Value};
 pub use id::{PartitionId, Split, TrialId, Unit, WorkerId};
 pub use metric::{Direction, Metrics, Objective, Statistic};
-pub use model::{Device, Model, ModelBuilder, ModelError, Pass, Slot};
+pub use model::{Blueprint, Device, Model, ModelBuilder, ModelError, Pass, Slot};
 pub use search::Search;
 pub use seed::{Seed, SeededRng};
 pub use space::Space;

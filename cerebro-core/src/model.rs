@@ -76,6 +76,12 @@ pub trait ModelBuilder: Send + Sync {
         None
     }
 
+    /// What workers in other processes need to make this builder again; none by default, for a
+    /// builder that only its own process can have.
+    fn blueprint(&self) -> Option<Blueprint> {
+        None
+    }
+
     /// Checks a Config on the driver, before its trial starts; must be cheap. The default accepts
     /// every Config: what is wrong shows when the trial's first unit builds its model.
     fn check(&self, config: &Config) -> Result<(), ModelError> {
@@ -91,6 +97,15 @@ where
     fn build(&self, config: &Config, slot: &Slot) -> Result<Box<dyn Model>, ModelError> {
         self(config, slot)
     }
+}
+
+/// What a [`ModelBuilder`] is made of, so that a worker in another process can make its equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blueprint {
+    /// The name under which the worker's registry knows how to make the builder.
+    pub name: String,
+    /// What it is made from, such as an ONNX model; it goes to each worker once.
+    pub bytes: Vec<u8>,
 }
 
 /// Where a model computes.

@@ -31,6 +31,12 @@ pub trait Dataset: Send + Sync + fmt::Debug {
     /// The tensors that every partition has.
     fn tensors(&self) -> &[TensorSpec];
 
+    /// Where workers in other processes find this data set; nowhere by default, for data that only
+    /// this process has.
+    fn url(&self) -> Option<String> {
+        None
+    }
+
     /// Reads a partition into memory.
     fn load(&self, id: PartitionId) -> Result<Arc<dyn Partition>, DataError>;
 }

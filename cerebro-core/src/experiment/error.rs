@@ -75,8 +75,13 @@ pub enum Interruption {
         reported: Vec<String>,
     },
     /// Open units that no worker can run.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Stalled(Vec<Stall>),
+    #[error("{} ({reason})", .stalls.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Stalled {
+        /// What they need.
+        stalls: Vec<Stall>,
+        /// Why the backend will not give it.
+        reason: String,
+    },
     /// The search waits for results, but no trial will give any.
     #[error("the search waits for results, but no trial is under way")]
     SearchWaits,

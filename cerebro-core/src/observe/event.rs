@@ -62,6 +62,14 @@ pub enum Event {
         /// The units that it ran.
         units: Vec<Unit>,
     },
+    /// A worker runs a completed training unit again: the State that it had made was lost with a
+    /// worker, and the same comes out again.
+    UnitRepeated {
+        /// The unit.
+        unit: Unit,
+        /// The worker that runs it now.
+        worker: WorkerId,
+    },
     /// A worker finishes its units and takes no others.
     WorkerDraining {
         /// The worker.
@@ -244,6 +252,12 @@ pub struct Summary {
     pub validation_units: u64,
     /// Units that failed and were tried again.
     pub retried_units: u64,
+    /// Workers that were lost.
+    #[serde(default)]
+    pub lost_workers: u64,
+    /// Completed training units that ran again because the States that they had made were lost.
+    #[serde(default)]
+    pub repeated_units: u64,
     /// States that moved from one worker to another.
     pub hops: u64,
     /// Their sizes together, in bytes.

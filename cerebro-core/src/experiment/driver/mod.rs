@@ -25,6 +25,9 @@ use crate::metric::Metrics;
 use crate::observe::{Event, Observer, Outcome, Summary, TrialStatus};
 use crate::schedule::{PartitionSpec, Scheduler, WorkerSpec};
 
+/// A unit that so many workers were lost with is taken for the cause: its trial is given up.
+const LOSSES: u32 = 3;
+
 /// What the driver waits for.
 enum Happening {
     UnitEnded(Unit, WorkerId, Result<UnitReport, UnitError>),
@@ -36,8 +39,17 @@ enum Happening {
         taken: Result<(), BackendError>,
     },
     Released,
+    HoldersAwaited(Result<(), BackendError>),
     Worker(WorkerEvent),
     Command(Command),
+}
+
+/// Where the event loop stands when nothing runs.
+enum Standstill {
+    /// Everything is done.
+    End,
+    /// Units wait for workers that the backend may yet give.
+    Wait,
 }
 
 /// A unit on a worker.
@@ -88,7 +100,12 @@ pub(super) struct Driver {
     running: HashMap<(Unit, WorkerId), Running>,
     pending: FuturesUnordered<BoxFuture<'static, Happening>>,
     worker_events: BoxStream<'static, WorkerEvent>,
-    slots: usize,
+    /// The workers that are there, and their slots.
+    workers: HashMap<WorkerId, usize>,
+    /// Set while nothing can run until the backend gives workers.
+    awaiting_holders: Option<BoxFuture<'static, Happening>>,
+    /// How often each unit was lost with its worker.
+    losses: HashMap<Unit, u32>,
     /// Whether the search may have something to say; if not, only a result can change that.
     asking: bool,
     stopping: bool,
@@ -116,6 +133,7 @@ impl Driver {
             dataset: Arc::clone(&experiment.dataset),
             builder: Arc::clone(&experiment.model),
         };
+        let mut early = Vec::new();
         let workers = {
             let mut starting = backend.start(job);
             loop {
@@ -126,7 +144,10 @@ impl Driver {
                     starting.poll_unpin(context).map(Err)
                 });
                 match next.await {
-                    Ok(event) => loading(&mut experiment.observers, begun, &event, &mut summary),
+                    Ok(event @ WorkerEvent::PartitionLoaded { .. }) => {
+                        loading(&mut experiment.observers, begun, &event, &mut summary);
+                    }
+                    Ok(event) => early.push(event),
                     Err(workers) => break workers?,
                 }
             }
@@ -135,7 +156,9 @@ impl Driver {
         summary.slots = workers.iter().map(|worker| worker.slots).sum();
         let mut driver = Self {
             rows: specs.iter().map(|spec| (spec.id, spec.rows)).collect(),
-            slots: summary.slots,
+            workers: HashMap::new(),
+            awaiting_holders: None,
+            losses: HashMap::new(),
             experiment,
             backend,
             scheduler,
@@ -152,6 +175,7 @@ impl Driver {
             summary,
         };
         for worker in &workers {
+            driver.workers.insert(worker.id, worker.slots);
             driver.scheduler.worker_joined(&worker_spec(worker))?;
         }
         driver.tell(&Event::ExperimentStarted {
@@ -163,6 +187,10 @@ impl Driver {
             workers,
             partitions: driver.experiment.dataset.partitions().to_vec(),
         });
+        for event in early {
+            // The only error is a defect of this crate, and shows again as soon as units run.
+            let _ = driver.worker_event(event);
+        }
         Ok(driver)
     }
 
@@ -183,29 +211,51 @@ impl Driver {
                 self.start_trials()?;
                 self.start_units();
             }
-            if self.running.is_empty() && self.pending.is_empty() {
-                return self.check_end();
+            let idle = self.running.is_empty() && self.pending.is_empty();
+            if idle
+                && (self.stopping || self.awaiting_holders.is_none())
+                && matches!(self.standstill()?, Standstill::End)
+            {
+                return Ok(());
             }
             let happening = self.next().await;
             self.handle(happening)?;
         }
     }
 
-    /// Nothing runs: that is right if everything has ended or was told to.
-    fn check_end(&self) -> Result<(), Interruption> {
+    /// Nothing runs: that is right if everything has ended, was told to, or waits for workers.
+    fn standstill(&mut self) -> Result<Standstill, Interruption> {
         if self.stopping {
-            return Ok(());
+            return Ok(Standstill::End);
         }
         let stalls = self.scheduler.stalled();
         if !stalls.is_empty() {
-            return Err(Interruption::Stalled(stalls));
+            let partitions: Vec<PartitionId> = stalls.iter().map(|stall| stall.partition).collect();
+            let backend = Arc::clone(&self.backend);
+            let awaiting =
+                async move { Happening::HoldersAwaited(backend.await_holders(&partitions).await) };
+            self.awaiting_holders = Some(awaiting.boxed());
+            return Ok(Standstill::Wait);
         }
-        if self.asking { Ok(()) } else { Err(Interruption::SearchWaits) }
+        if self.asking { Ok(Standstill::End) } else { Err(Interruption::SearchWaits) }
+    }
+
+    /// The backend has given the workers that units waited for, or cannot.
+    fn holders_awaited(&mut self, awaited: Result<(), BackendError>) -> Result<(), Interruption> {
+        self.awaiting_holders = None;
+        let stalls = self.scheduler.stalled();
+        match awaited {
+            Err(error) if !stalls.is_empty() => {
+                Err(Interruption::Stalled { stalls, reason: chain(&error) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lets what still runs come to its end, at batch boundaries, and takes its results.
     async fn drain(&mut self) {
         self.stopping = true;
+        self.awaiting_holders = None;
         for running in self.running.values() {
             running.cancellation.cancel();
         }
@@ -224,6 +274,11 @@ impl Driver {
             if let Poll::Ready(Some(event)) = self.worker_events.poll_next_unpin(context) {
                 return Poll::Ready(Happening::Worker(event));
             }
+            if let Some(awaiting) = &mut self.awaiting_holders
+                && let Poll::Ready(happening) = awaiting.poll_unpin(context)
+            {
+                return Poll::Ready(happening);
+            }
             match self.pending.poll_next_unpin(context) {
                 Poll::Ready(Some(happening)) => Poll::Ready(happening),
                 // Empty or not ready: whatever comes next wakes this task.
@@ -240,6 +295,7 @@ impl Driver {
                 self.state_taken(trial, source, version, config, taken)?;
             }
             Happening::Released => {}
+            Happening::HoldersAwaited(awaited) => self.holders_awaited(awaited)?,
             Happening::Worker(event) => self.worker_event(event)?,
             Happening::Command(Command::Stop) => {
                 self.stopping = true;
@@ -254,16 +310,22 @@ impl Driver {
     fn worker_event(&mut self, event: WorkerEvent) -> Result<(), Interruption> {
         match event {
             WorkerEvent::Joined(worker) => {
+                self.workers.insert(worker.id, worker.slots);
+                self.summary.slots = self.summary.slots.max(self.workers.values().sum());
                 self.scheduler.worker_joined(&worker_spec(&worker))?;
                 self.tell(&Event::WorkerJoined { worker });
             }
-            WorkerEvent::Lost { worker, reason } => self.worker_lost(worker, &reason),
+            WorkerEvent::Lost { worker, reason } => self.worker_lost(worker, &reason)?,
             WorkerEvent::Draining { worker } => {
                 self.scheduler.drain(worker);
                 self.tell(&Event::WorkerDraining { worker });
             }
             WorkerEvent::PartitionLoaded { worker, partition, rows, bytes, took } => {
                 self.tell(&Event::PartitionLoaded { worker, partition, rows, bytes, took });
+            }
+            WorkerEvent::UnitRepeated { worker, unit } => {
+                self.summary.repeated_units += 1;
+                self.tell(&Event::UnitRepeated { unit, worker });
             }
             WorkerEvent::Progress { worker, unit, rows } => {
                 self.tell(&Event::UnitProgress { unit, worker, rows });
@@ -272,14 +334,26 @@ impl Driver {
         Ok(())
     }
 
-    fn worker_lost(&mut self, worker: WorkerId, reason: &str) {
-        let units = self.scheduler.worker_lost(worker);
-        let before = self.running.len();
-        self.running.retain(|(_, on), _| *on != worker);
-        if units.is_empty() && self.running.len() == before {
-            return; // It was said already.
+    fn worker_lost(&mut self, worker: WorkerId, reason: &str) -> Result<(), Interruption> {
+        if self.workers.remove(&worker).is_none() {
+            return Ok(()); // It was said already.
         }
-        self.tell(&Event::WorkerLost { worker, reason: reason.to_owned(), units });
+        let units = self.scheduler.worker_lost(worker);
+        self.running.retain(|(_, on), _| *on != worker);
+        self.summary.lost_workers += 1;
+        self.tell(&Event::WorkerLost { worker, reason: reason.to_owned(), units: units.clone() });
+        for unit in units {
+            let losses = self.losses.entry(unit).or_default();
+            *losses += 1;
+            if *losses >= LOSSES {
+                let losses = *losses;
+                self.fail_trial(unit.trial, format!(
+                    "{unit}: {losses} workers were lost while they ran it, {worker} last: {reason}; \
+                     perhaps it takes more memory than they have"
+                ))?;
+            }
+        }
+        Ok(())
     }
 
     fn finish(mut self) -> ExperimentResult {
@@ -394,6 +468,8 @@ fn empty_summary() -> Summary {
         train_units: 0,
         validation_units: 0,
         retried_units: 0,
+        lost_workers: 0,
+        repeated_units: 0,
         hops: 0,
         hop_bytes: 0,
         best: None,

@@ -19,7 +19,8 @@ use crate::search::{Ask, Decision, Ending, EpochReport};
 impl Driver {
     /// Asks the search for trials as long as there is room.
     pub(super) fn start_trials(&mut self) -> Result<(), Interruption> {
-        let room = self.experiment.concurrency.unwrap_or((4 * self.slots).max(16));
+        let slots: usize = self.workers.values().sum();
+        let room = self.experiment.concurrency.unwrap_or((4 * slots).max(16));
         while self.asking && self.active < room {
             let next = TrialId(self.trials.len() as u64);
             match self.experiment.search.ask(next) {

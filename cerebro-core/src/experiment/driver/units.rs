@@ -9,7 +9,7 @@ use super::{Driver, Happening, Running, chain};
 use crate::backend::{UnitError, UnitOrder, UnitReport};
 use crate::cancel::Cancellation;
 use crate::experiment::Interruption;
-use crate::id::{Split, Unit, WorkerId};
+use crate::id::{Split, TrialId, Unit, WorkerId};
 use crate::metric::LOSS;
 use crate::observe::{Event, TrialStatus};
 use crate::schedule::{Assignment, Completion, Failure};
@@ -57,7 +57,7 @@ impl Driver {
         ended: Result<UnitReport, UnitError>,
     ) -> Result<(), Interruption> {
         if let Err(UnitError::WorkerLost { worker, reason }) = &ended {
-            self.worker_lost(*worker, reason);
+            self.worker_lost(*worker, reason)?;
         }
         // A unit whose worker was lost meanwhile is open again: its late report is refused.
         let Some(Running { started, .. }) = self.running.remove(&(unit, worker)) else {
@@ -141,12 +141,21 @@ impl Driver {
         if retry {
             self.summary.retried_units += 1;
         } else if open.is_some() {
-            self.scheduler.stop(unit.trial)?;
-            self.experiment.search.ended(unit.trial, Ending::Failed);
-            let reason = format!("{unit} on {worker}: {error}");
-            self.end_trial(unit.trial, TrialStatus::Failed { reason });
-            self.asking = true;
+            self.fail_trial(unit.trial, format!("{unit} on {worker}: {error}"))?;
         }
+        Ok(())
+    }
+
+    /// Ends a trial that cannot go on; the others do.
+    pub(super) fn fail_trial(
+        &mut self,
+        trial: TrialId,
+        reason: String,
+    ) -> Result<(), Interruption> {
+        self.scheduler.stop(trial)?;
+        self.experiment.search.ended(trial, Ending::Failed);
+        self.end_trial(trial, TrialStatus::Failed { reason });
+        self.asking = true;
         Ok(())
     }
 }
