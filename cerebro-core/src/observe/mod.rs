@@ -4,9 +4,25 @@
 //! turn: progress in the terminal, JSON lines, the HTML report. An observer only looks on; to act on
 //! a run, use the experiment's handle.
 
+mod error;
 mod event;
+mod json_lines;
+mod leaderboard;
+#[cfg(feature = "progress")]
+mod progress;
+mod summary;
+#[cfg(test)]
+mod synthetic;
+mod text;
+mod trial_logs;
 
+pub use error::OutputError;
 pub use event::{Event, Outcome, Summary, TrialStatus};
+pub use json_lines::{JsonLines, TimedEvent, read_events};
+pub use leaderboard::{Leaderboard, Standing};
+#[cfg(feature = "progress")]
+pub use progress::Progress;
+pub use trial_logs::TrialLogs;
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,0 +1,373 @@
+//! [`Status`]: how far the experiment is, as lines of text.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::id::{Split, TrialId, Unit, WorkerId};
+use crate::metric::{Direction, Objective};
+use crate::observe::text::{clock, count, fit, number, thousands};
+use crate::observe::{Event, TrialStatus};
+
+/// One column is left free: a full last column makes some terminals wrap.
+const WIDTH: usize = 79;
+const BAR: usize = 24;
+/// More workers than this share a line.
+const MOST_WORKERS: usize = 16;
+
+/// How far the experiment is.
+#[derive(Debug)]
+pub(super) struct Status {
+    name: String,
+    objective: Objective,
+    epochs: u32,
+    planned: Option<u64>,
+    /// Training and validation partitions.
+    partitions: u64,
+    started: Duration,
+    done: u64,
+    trials: Trials,
+    workers: BTreeMap<WorkerId, Worker>,
+    best: Option<(TrialId, f64, u32)>,
+    loaded: u64,
+    loaded_rows: u64,
+}
+
+/// Trials by how they stand, and the units that they still have before them.
+#[derive(Debug, Default)]
+struct Trials {
+    seen: u64,
+    /// Units left of running trials; their sum.
+    running: BTreeMap<TrialId, u64>,
+    left: u64,
+    /// Units left of paused trials, which may never go on.
+    paused: BTreeMap<TrialId, u64>,
+    completed: u64,
+    stopped: u64,
+    failed: u64,
+}
+
+/// What a worker does.
+#[derive(Debug, Default)]
+struct Worker {
+    /// The newest last.
+    units: VecDeque<(Unit, Duration)>,
+    /// Rows per second of what was measured last.
+    rate: Option<f64>,
+    lost: bool,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            objective: Objective { metric: String::new(), direction: Direction::Minimize },
+            epochs: 0,
+            planned: None,
+            partitions: 0,
+            started: Duration::ZERO,
+            done: 0,
+            trials: Trials::default(),
+            workers: BTreeMap::new(),
+            best: None,
+            loaded: 0,
+            loaded_rows: 0,
+        }
+    }
+}
+
+impl Status {
+    pub(super) fn observe(&mut self, at: Duration, event: &Event) {
+        match event {
+            Event::PartitionLoaded { rows, .. } => {
+                self.loaded += 1;
+                self.loaded_rows += rows;
+            }
+            Event::ExperimentStarted {
+                name,
+                objective,
+                epochs,
+                trials,
+                workers,
+                partitions,
+                ..
+            } => {
+                self.name.clone_from(name);
+                self.objective = objective.clone();
+                self.epochs = *epochs;
+                self.planned = *trials;
+                self.partitions = partitions.len() as u64;
+                self.started = at;
+                for worker in workers {
+                    self.workers.insert(worker.id, Worker::default());
+                }
+            }
+            Event::WorkerJoined { worker } => {
+                self.workers.entry(worker.id).or_default().lost = false;
+            }
+            Event::WorkerLost { worker, .. } => {
+                let worker = self.workers.entry(*worker).or_default();
+                worker.units.clear();
+                worker.lost = true;
+            }
+            Event::TrialStarted { trial, .. } => {
+                self.trials.seen += 1;
+                let units = u64::from(self.epochs) * self.partitions;
+                self.trials.go_on(*trial, units);
+            }
+            Event::UnitStarted { unit, worker, .. } => {
+                self.workers.entry(*worker).or_default().units.push_back((*unit, at));
+            }
+            Event::UnitProgress { unit, worker, rows } => {
+                if let Some(worker) = self.workers.get_mut(worker) {
+                    let started = worker.units.iter().find(|(known, _)| known == unit);
+                    let took = started
+                        .map_or(0.0, |(_, started)| at.saturating_sub(*started).as_secs_f64());
+                    if took > 0.0 {
+                        worker.rate = Some(*rows as f64 / took);
+                    }
+                }
+            }
+            Event::UnitCompleted { unit, worker, report, .. } => {
+                self.done += 1;
+                self.trials.unit_done(unit.trial);
+                let seconds = report.computed.as_secs_f64();
+                let worker = self.end_unit(*worker, unit);
+                if seconds > 0.0 {
+                    worker.rate = Some(report.rows as f64 / seconds);
+                }
+            }
+            Event::UnitFailed { unit, worker, .. } => {
+                self.end_unit(*worker, unit);
+            }
+            Event::EpochCompleted { trial, epoch, value, .. } => {
+                let better = match self.best {
+                    Some((_, best, _)) => self.objective.best_first(*value, best).is_lt(),
+                    None => !value.is_nan(),
+                };
+                if better {
+                    self.best = Some((*trial, *value, *epoch));
+                }
+            }
+            Event::TrialStatus { trial, status } => self.trials.status(*trial, status),
+            _ => {}
+        }
+    }
+
+    fn end_unit(&mut self, worker: WorkerId, unit: &Unit) -> &mut Worker {
+        let worker = self.workers.entry(worker).or_default();
+        worker.units.retain(|(known, _)| known != unit);
+        worker
+    }
+
+    pub(super) fn metric(&self) -> &str {
+        &self.objective.metric
+    }
+
+    pub(super) fn epochs(&self) -> u32 {
+        self.epochs
+    }
+
+    /// What is about to happen.
+    pub(super) fn headline(&self) -> String {
+        let trials = match self.planned {
+            Some(trials) => count(trials, "trial"),
+            None => "trials".to_owned(),
+        };
+        let epochs = count(u64::from(self.epochs), "epoch");
+        let workers = count(self.workers.len() as u64, "worker");
+        let partitions = count(self.partitions, "partition");
+        fit(&format!("{}: {trials} of {epochs} on {workers}, {partitions}", self.name), WIDTH)
+    }
+
+    /// Units done and to do, as far as is known.
+    fn units(&self) -> (u64, u64) {
+        let unseen = self.planned.unwrap_or(0).saturating_sub(self.trials.seen);
+        let unseen = unseen * u64::from(self.epochs) * self.partitions;
+        (self.done, self.done + self.trials.left + unseen)
+    }
+
+    /// `123/456 units`.
+    pub(super) fn share(&self) -> String {
+        let (done, all) = self.units();
+        format!("{}/{} units", thousands(done), thousands(all))
+    }
+
+    /// The time left, if units go on taking what they took so far.
+    fn left(&self, at: Duration) -> Option<Duration> {
+        let (done, all) = self.units();
+        let elapsed = at.saturating_sub(self.started);
+        (done > 0).then(|| elapsed.mul_f64((all - done) as f64 / done as f64))
+    }
+
+    /// Bar, best trial, workers: each line fits 80 columns.
+    pub(super) fn lines(&self, at: Duration) -> Vec<String> {
+        if self.workers.is_empty() {
+            let partitions = count(self.loaded, "partition");
+            let rows = count(self.loaded_rows, "row");
+            return vec![format!("loading the data: {partitions}, {rows}")];
+        }
+        let mut lines = vec![self.bar(at), self.standing()];
+        lines.extend(
+            self.workers.iter().take(MOST_WORKERS).map(|(id, worker)| worker.line(*id, at)),
+        );
+        let others = self.workers.len().saturating_sub(MOST_WORKERS);
+        if others > 0 {
+            let running = |worker: &&Worker| !worker.units.is_empty();
+            let busy = self.workers.values().skip(MOST_WORKERS).filter(running).count();
+            lines.push(format!("and {}, {busy} busy", count(others as u64, "other worker")));
+        }
+        lines.iter().map(|line| fit(line, WIDTH)).collect()
+    }
+
+    fn bar(&self, at: Duration) -> String {
+        let (done, all) = self.units();
+        let share = if all == 0 { 0.0 } else { done as f64 / all as f64 };
+        let full = (share * BAR as f64) as usize;
+        let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR - full));
+        let elapsed = clock(at.saturating_sub(self.started));
+        let left = self.left(at).map_or_else(|| "?".to_owned(), clock);
+        format!("{bar} {:>3.0} %  {}  {elapsed} elapsed, {left} left", 100.0 * share, self.share())
+    }
+
+    fn standing(&self) -> String {
+        let trials = &self.trials;
+        let mut text = format!("trials: {} running", trials.running.len());
+        for (number, word) in [
+            (trials.paused.len() as u64, "paused"),
+            (trials.completed, "done"),
+            (trials.stopped, "stopped"),
+            (trials.failed, "failed"),
+        ] {
+            if number > 0 {
+                let _ = write!(text, ", {number} {word}"); // It cannot fail.
+            }
+        }
+        if let Some((trial, value, epoch)) = self.best {
+            let value = number(value);
+            text = format!("best: {value} ({trial}, epoch {epoch})   {text}");
+        }
+        text
+    }
+}
+
+impl Trials {
+    fn go_on(&mut self, trial: TrialId, units: u64) {
+        self.left += units;
+        self.running.insert(trial, units);
+    }
+
+    fn unit_done(&mut self, trial: TrialId) {
+        if let Some(units) = self.running.get_mut(&trial)
+            && *units > 0
+        {
+            *units -= 1;
+            self.left -= 1;
+        }
+    }
+
+    fn status(&mut self, trial: TrialId, status: &TrialStatus) {
+        let running = self.running.remove(&trial);
+        self.left -= running.unwrap_or(0);
+        let paused = self.paused.remove(&trial);
+        let units = running.or(paused).unwrap_or(0);
+        match status {
+            TrialStatus::Running => self.go_on(trial, units),
+            TrialStatus::Paused => {
+                self.paused.insert(trial, units);
+            }
+            TrialStatus::Completed => self.completed += 1,
+            TrialStatus::Stopped => self.stopped += 1,
+            TrialStatus::Failed { .. } => self.failed += 1,
+        }
+    }
+}
+
+impl Worker {
+    fn line(&self, id: WorkerId, at: Duration) -> String {
+        let Some((unit, started)) = self.units.back() else {
+            return format!("{id:<10} {}", if self.lost { "lost" } else { "idle" });
+        };
+        let split = match unit.split {
+            Split::Train => "train",
+            Split::Validation => "validate",
+        };
+        let epoch = unit.epoch + 1;
+        let rate = match self.rate {
+            Some(rate) => format!("{} rows/s", thousands(rate as u64)),
+            None => format!("for {}", clock(at.saturating_sub(*started))),
+        };
+        let (trial, partition) = (unit.trial, unit.partition);
+        let mut line =
+            format!("{id:<10} {trial:<11} epoch {epoch:<4} {split:<8} {partition:<13} {rate:>17}");
+        if self.units.len() > 1 {
+            let _ = write!(line, " +{}", self.units.len() - 1); // It cannot fail.
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::TimedEvent;
+    use crate::observe::synthetic::Synthetic;
+
+    #[test]
+    fn lines_fit_80_columns_at_every_instant_and_name_what_each_worker_does() {
+        let sizes = [
+            Synthetic::default(),
+            Synthetic { trials: 10, epochs: 3, workers: 30, train: 60, ..Synthetic::default() },
+        ];
+        for size in sizes {
+            let workers = size.workers as usize;
+            let mut status = Status::default();
+            let mut named = 0;
+            for TimedEvent { at, event } in size.events() {
+                status.observe(at, &event);
+                let lines = status.lines(at);
+                assert!(lines.len() <= 3 + workers.min(MOST_WORKERS));
+                for line in lines {
+                    assert!(line.chars().count() < 80, "{line}");
+                    assert!(!line.chars().any(char::is_control), "{line:?}");
+                    named += usize::from(
+                        line.contains("trial-")
+                            && line.contains("partition-")
+                            && line.contains("rows/s"),
+                    );
+                }
+            }
+            assert!(named > 100, "{named}");
+        }
+    }
+
+    #[test]
+    fn units_done_reach_the_number_expected_when_every_trial_has_ended() {
+        let mut status = Status::default();
+        let mut last = Duration::ZERO;
+        for TimedEvent { at, event } in Synthetic::default().events() {
+            status.observe(at, &event);
+            last = at;
+        }
+        let (done, all) = status.units();
+        assert_eq!(done, all);
+        assert!(done > 300, "{done}");
+        assert_eq!(status.left(last), Some(Duration::ZERO));
+        assert!(status.lines(last)[0].contains("100 %"));
+    }
+
+    #[test]
+    fn the_time_left_follows_from_the_time_that_units_took() {
+        let mut status = Status::default();
+        let events = Synthetic::default().events();
+        for TimedEvent { at, event } in &events[..events.len() / 2] {
+            status.observe(*at, event);
+        }
+        let at = events[events.len() / 2 - 1].at;
+        let (done, all) = status.units();
+        let per_unit = at.saturating_sub(status.started).as_secs_f64() / done as f64;
+        let left = status.left(at).unwrap().as_secs_f64();
+        assert!((left - per_unit * (all - done) as f64).abs() < 1e-6);
+        assert!(status.trials.paused.is_empty() && all > done);
+    }
+}

@@ -1,0 +1,77 @@
+//! How a [`Summary`] reads.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::text::{bytes, clean, count, duration, number};
+use super::{Outcome, Summary};
+
+impl fmt::Display for Summary {
+    /// Several lines; those of the program itself fit 80 columns.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ended = match self.outcome {
+            Outcome::Finished => "finished",
+            Outcome::Stopped => "stopped",
+        };
+        let (wall, loading) = (duration(self.wall), duration(self.loading));
+        writeln!(f, "{ended:<12} after {wall}, and {loading} to load the data")?;
+        let trials = count((self.completed + self.stopped + self.failed) as u64, "trial");
+        let (completed, stopped, failed) = (self.completed, self.stopped, self.failed);
+        writeln!(
+            f,
+            "trials       {trials}: {completed} completed, {stopped} stopped, {failed} failed"
+        )?;
+        if let Some((trial, value, epoch)) = self.best {
+            writeln!(f, "best         {trial}: {} after epoch {epoch}", number(value))?;
+        }
+        let utilisation = 100.0 * self.utilisation();
+        let slots = count(self.slots as u64, "slot");
+        writeln!(f, "utilisation  {utilisation:.1} % of {slots} x {wall}")?;
+        let (training, validating) = (duration(self.training), duration(self.validating));
+        let share = 100.0 * self.training_share();
+        writeln!(f, "computing    {training} training ({share:.1} %), {validating} validating")?;
+        let train = count(self.train_units, "training unit");
+        let validation = count(self.validation_units, "validation unit");
+        writeln!(f, "units        {train}, {validation}, {} retried", self.retried_units)?;
+        let hops = count(self.hops, "hop");
+        writeln!(f, "hops         {hops} of States, {} together", bytes(self.hop_bytes))?;
+        for warning in &self.warnings {
+            writeln!(f, "warning      {}", clean(warning))?;
+        }
+        Ok(())
+    }
+}
+
+impl Summary {
+    /// The share of computing time that went into training, from 0 to 1.
+    pub fn training_share(&self) -> f64 {
+        let computing = self.training + self.validating;
+        if computing == Duration::ZERO {
+            return 0.0;
+        }
+        self.training.as_secs_f64() / computing.as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::observe::Event;
+    use crate::observe::synthetic::Synthetic;
+
+    #[test]
+    fn a_summary_names_every_figure_within_80_columns() {
+        let events = Synthetic::default().events();
+        let Some(Event::ExperimentEnded { summary }) = events.last().map(|last| &last.event) else {
+            panic!("the last event is the end");
+        };
+        let text = summary.to_string();
+        for line in text.lines().filter(|line| !line.starts_with("warning")) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        let utilisation = format!("{:.1} %", 100.0 * summary.utilisation());
+        let trials = format!("{} trials:", summary.completed + summary.stopped + summary.failed);
+        for part in [&utilisation, &trials, "retried", "hops", &summary.warnings[0]] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+}
