@@ -32,7 +32,12 @@ impl fmt::Display for Summary {
         writeln!(f, "computing    {training} training ({share:.1} %), {validating} validating")?;
         let train = count(self.train_units, "training unit");
         let validation = count(self.validation_units, "validation unit");
-        writeln!(f, "units        {train}, {validation}, {} retried", self.retried_units)?;
+        writeln!(f, "units        {train}, {validation}")?;
+        let (retried, repeated) = (self.retried_units, self.repeated_units);
+        if retried + repeated + self.lost_workers > 0 {
+            let lost = count(self.lost_workers, "worker");
+            writeln!(f, "faults       {retried} units retried, {repeated} repeated, {lost} lost")?;
+        }
         let hops = count(self.hops, "hop");
         writeln!(f, "hops         {hops} of States, {} together", bytes(self.hop_bytes))?;
         for warning in &self.warnings {

@@ -96,6 +96,8 @@ impl Simulation {
             train_units: 0,
             validation_units: 0,
             retried_units: 0,
+            lost_workers: 0,
+            repeated_units: 0,
             hops: 0,
             hop_bytes: 0,
             best: None,
@@ -245,6 +247,10 @@ impl Simulation {
                 if hop_from.is_some() {
                     self.summary.hops += 1;
                     self.summary.hop_bytes += 180_000;
+                }
+                if self.absent.is_some() && self.summary.repeated_units == 0 {
+                    self.summary.repeated_units += 1;
+                    self.tell(Event::UnitRepeated { unit, worker: worker.id });
                 }
                 self.tell(Event::UnitStarted { unit, worker: worker.id, rows: ROWS, hop_from });
                 let cost = if split == Split::Train { 0.42 } else { 0.12 };
@@ -430,6 +436,7 @@ impl Simulation {
             trial.running -= 1;
             trial.open.push((unit.partition, unit.split));
         }
+        self.summary.lost_workers += 1;
         self.tell(Event::WorkerLost {
             worker,
             reason: "connection reset by peer".to_owned(),

@@ -101,6 +101,10 @@ impl Observer for TrialLogs {
                 let text = format!("{unit} on {worker} failed and {next}: {}", clean(error));
                 self.append(unit.trial, at, &text)?;
             }
+            Event::UnitRepeated { unit, worker } => {
+                let text = format!("{unit} runs again on {worker}: its State was lost");
+                self.append(unit.trial, at, &text)?;
+            }
             Event::EpochCompleted { trial, epoch, train, validation, value, visit_order } => {
                 let mut text = format!(
                     "epoch {epoch}  completed: value {}; train{}; validation{}; time",
