@@ -1,5 +1,9 @@
 //! Losses: what a training step minimises.
 
+mod emit;
+
+pub(crate) use emit::EmittedLoss;
+
 use serde::{Deserialize, Serialize};
 
 /// What is minimised. Always a mean over the elements of the output; for cross-entropy over all

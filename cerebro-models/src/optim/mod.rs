@@ -4,6 +4,10 @@
 //! packed vector ([`Optimizer::hyperparameters`]), so that trials with other learning rates,
 //! decays or momenta share a session.
 
+mod emit;
+
+pub(crate) use emit::Hyperparameters;
+
 use serde::{Deserialize, Serialize};
 
 /// An optimizer with its settings. Definitions are PyTorch's, where it has the optimizer.

@@ -1,6 +1,6 @@
 //! Training graphs: from a forward-only model to plain ONNX graphs that train, measure and predict.
 //!
-//! A `Blueprint` holds a model and a [`TrainingSpec`] (`Blueprint::new(model, spec)`) and knows its
+//! A [`Blueprint`] holds a model and a [`TrainingSpec`] (`Blueprint::new(model, spec)`) and knows its
 //! [`Variable`]s (`variables()`); for given [`InputShapes`] it describes the [`Interface`]
 //! (`interface(&shapes)`) and draws, each as an [`onnx::Model`](crate::onnx::Model),
 //!
@@ -14,9 +14,13 @@
 //! All shapes in a drawn graph are fixed: the last, smaller batch of a partition has graphs of
 //! its own. What the host feeds and reads is described by [`Interface`].
 
+mod blueprint;
 mod interface;
+mod parameters;
+mod pattern;
 mod spec;
 
+pub use blueprint::Blueprint;
 pub use interface::{
     DataInput, Initial, Interface, StatisticKind, StatisticOutput, Variable, VariableKind,
 };
@@ -36,3 +40,11 @@ pub const LOSS: &str = "cerebro.loss";
 /// The name of the packed statistics' output: `float32 [2 m]`, for each [`StatisticOutput`] the
 /// sum and the weight.
 pub const STATISTICS: &str = "cerebro.statistics";
+
+/// The name of the target's input of step and evaluation graphs.
+pub const TARGET: &str = "cerebro.target";
+
+/// The name under which a graph of [`Blueprint::gradients`] gives the gradient of a parameter.
+pub fn gradient_name(parameter: &str) -> String {
+    format!("{parameter}/gradient")
+}

@@ -1,5 +1,7 @@
 //! Metrics: what is measured besides the loss, as sums that merge exactly over batches.
 
+mod emit;
+
 use serde::{Deserialize, Serialize};
 
 /// What is measured of output and target, in training and in evaluation.

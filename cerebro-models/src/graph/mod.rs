@@ -1,0 +1,17 @@
+//! Typed graphs: every value has an element type and a fixed shape.
+//!
+//! A [`Builder`] grows a graph node by node. Emitting a node infers the types of its outputs from
+//! the [operator table](crate::operators), and computes them at once where all inputs are small
+//! constants: so the shape arithmetic that exporters leave in a graph is gone once a graph has
+//! been built, and gradient rules can rely on shapes.
+
+mod builder;
+mod call;
+mod fold;
+mod values;
+mod vocabulary;
+
+pub use builder::{Builder, OPSET, Type, Value};
+pub use call::{Attributes, Call};
+pub(crate) use values::{broadcast, normalize_axis};
+pub use vocabulary::Transposed;

@@ -1,0 +1,133 @@
+//! Metrics as nodes.
+
+use super::Metric;
+use crate::graph::{Attributes, Builder, Value, normalize_axis};
+use crate::loss::Loss;
+use crate::onnx::TensorData;
+use crate::training::StatisticKind;
+
+/// A metric in a graph: the sum over a batch, and what it is divided by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EmittedMetric {
+    pub(crate) kind: StatisticKind,
+    pub(crate) sum: Value,
+    pub(crate) weight: Value,
+}
+
+impl Metric {
+    /// Emits the metric of `output` against `target`, as the loss understands them.
+    pub(crate) fn emit(
+        self,
+        g: &mut Builder,
+        loss: &Loss,
+        output: Value,
+        target: Value,
+    ) -> Result<EmittedMetric, String> {
+        let (kind, values) = match self {
+            Metric::Accuracy => (StatisticKind::Mean, hits(g, loss, output, target)?),
+            Metric::TopK { k } => (StatisticKind::Mean, hits_among(g, loss, output, target, k)?),
+            Metric::MeanAbsoluteError => {
+                let error = error(g, loss, output, target)?;
+                (StatisticKind::Mean, g.unary("Abs", error))
+            }
+            Metric::RootMeanSquaredError => {
+                let error = error(g, loss, output, target)?;
+                (StatisticKind::RootMean, g.square(error))
+            }
+            Metric::Perplexity => {
+                class_axis(g, loss, output)?;
+                let plain = unsmoothed(loss);
+                let emitted = plain.emit(g, output, Some(target))?;
+                let (sum, weight) = (emitted.sum, emitted.weight);
+                return Ok(EmittedMetric { kind: StatisticKind::ExpMean, sum, weight });
+            }
+        };
+        if let (Loss::CrossEntropy { ignore_index: Some(ignored), .. }, true) =
+            (loss, matches!(self, Metric::Accuracy | Metric::TopK { .. }))
+        {
+            let ignored = g.constant(TensorData::from_i64(&[], &[*ignored]));
+            let is_ignored = g.binary("Equal", target, ignored);
+            let is_kept = g.unary("Not", is_ignored);
+            let kept = g.indicator(is_kept, output);
+            let counted = g.mul(values, kept);
+            return Ok(EmittedMetric { kind, sum: g.total(counted), weight: g.total(kept) });
+        }
+        let count = g.value_type(values).elements();
+        Ok(EmittedMetric { kind, sum: g.total(values), weight: g.scalar(count as f64, output) })
+    }
+}
+
+fn unsmoothed(loss: &Loss) -> Loss {
+    let mut plain = loss.clone();
+    if let Loss::CrossEntropy { label_smoothing, class_weights, .. } = &mut plain {
+        *label_smoothing = 0.0;
+        *class_weights = None;
+    }
+    plain
+}
+
+fn class_axis(g: &Builder, loss: &Loss, output: Value) -> Result<usize, String> {
+    match loss {
+        Loss::CrossEntropy { class_axis, .. } => normalize_axis(*class_axis, g.dims(output).len()),
+        _ => Err("it needs class indices as targets, as cross-entropy has them".to_owned()),
+    }
+}
+
+fn error(g: &mut Builder, loss: &Loss, output: Value, target: Value) -> Result<Value, String> {
+    if matches!(loss, Loss::CrossEntropy { .. } | Loss::Output) {
+        return Err("it needs a target of the output's shape".to_owned());
+    }
+    Ok(g.sub(output, target))
+}
+
+/// 1 where the prediction is right.
+fn hits(g: &mut Builder, loss: &Loss, output: Value, target: Value) -> Result<Value, String> {
+    let threshold = match loss {
+        Loss::CrossEntropy { .. } => {
+            let axis = class_axis(g, loss, output)?;
+            let attributes = Builder::along(axis).with("keepdims", 0);
+            let predicted = g.op("ArgMax", &[output], attributes);
+            let is_hit = g.binary("Equal", predicted, target);
+            return Ok(g.indicator(is_hit, output));
+        }
+        Loss::BinaryCrossEntropyWithLogits { .. } | Loss::Hinge => 0.0,
+        Loss::BinaryCrossEntropy => 0.5,
+        _ => return Err("it needs classes as targets".to_owned()),
+    };
+    let target_threshold = if matches!(loss, Loss::Hinge) { 0.0 } else { 0.5 };
+    let threshold = g.scalar(threshold, output);
+    let predicted = g.binary("Greater", output, threshold);
+    let target_threshold = g.scalar(target_threshold, target);
+    let expected = g.binary("Greater", target, target_threshold);
+    let is_hit = g.binary("Equal", predicted, expected);
+    Ok(g.indicator(is_hit, output))
+}
+
+/// 1 where fewer than `k` classes have a larger logit than the target's.
+fn hits_among(
+    g: &mut Builder,
+    loss: &Loss,
+    output: Value,
+    target: Value,
+    k: usize,
+) -> Result<Value, String> {
+    let axis = class_axis(g, loss, output)?;
+    let classes = g.dims(output)[axis];
+    if k == 0 || k > classes {
+        return Err(format!("k = {k} of {classes} classes"));
+    }
+    // An ignored target may be no class at all: it is not counted, so any class will do.
+    let (zero, last) = (g.ints(&[0]), g.ints(&[classes as i64 - 1]));
+    let zero = g.reshape(zero, &[]);
+    let last = g.reshape(last, &[]);
+    let target = g.op("Clip", &[target, zero, last], Attributes::none());
+    let place = g.unsqueeze(target, &[axis]);
+    let own = g.op("GatherElements", &[output, place], Builder::along(axis));
+    let larger = g.greater(output, own);
+    let rank = g.reduce_sum(larger, &[axis]);
+    let dims: Vec<usize> = g.dims(target).to_vec();
+    let rank = g.reshape(rank, &dims);
+    let limit = g.scalar(k as f64, rank);
+    let is_hit = g.binary("Less", rank, limit);
+    Ok(g.indicator(is_hit, output))
+}

@@ -1,0 +1,3 @@
+use super::Operator;
+
+pub(super) const OPERATORS: &[Operator] = &[];
