@@ -1,1 +1,3 @@
-//! placeholder
+//! What the runnable programs of Cerebro share.
+
+pub mod reference;

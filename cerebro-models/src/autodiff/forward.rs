@@ -10,7 +10,7 @@ use crate::training::SEED;
 
 /// How operators that differ between training and inference behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Batch statistics, dropout.
     Training,
     /// Running statistics, no dropout.

@@ -9,5 +9,5 @@ mod backward;
 mod forward;
 
 pub(crate) use backward::differentiate;
-pub use forward::Mode;
-pub(crate) use forward::{Forward, Tape};
+
+pub(crate) use forward::{Forward, Mode, Tape};

@@ -234,7 +234,14 @@ impl Builder {
             let number: &mut usize = used.entry(format!("{}/{}", node.name, node.op)).or_default();
             *number += 1;
             let (domain, op) = node.op.rsplit_once('.').unwrap_or(("", &node.op));
-            let last_used = node.outputs.iter().rposition(|output| needed.contains(output));
+            let outputs = match op {
+                // These have no optional outputs; a kernel that misses one crashes.
+                "Split" | "TopK" => node.outputs.len(),
+                _ => {
+                    let last = node.outputs.iter().rposition(|output| needed.contains(output));
+                    last.map_or(0, |index| index + 1)
+                }
+            };
             graph.nodes.push(onnx::Node {
                 op: op.to_owned(),
                 domain: domain.to_owned(),
@@ -244,16 +251,7 @@ impl Builder {
                     .iter()
                     .map(|input| input.as_ref().map(name).unwrap_or_default())
                     .collect(),
-                outputs: node
-                    .outputs
-                    .iter()
-                    .take(last_used.map_or(0, |index| index + 1))
-                    .map(
-                        |output| {
-                            if needed.contains(output) { name(output) } else { String::new() }
-                        },
-                    )
-                    .collect(),
+                outputs: node.outputs.iter().take(outputs).map(name).collect(),
                 attributes: node.attributes.0.clone(),
             });
         }

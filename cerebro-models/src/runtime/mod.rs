@@ -50,7 +50,8 @@ impl Runtime {
         &self.library
     }
 
-    pub(crate) fn environment(&self) -> &Environment {
+    /// The process's environment, for sessions of one's own with the crate `ort`.
+    pub fn environment(&self) -> &Environment {
         &self.environment
     }
 }
