@@ -77,6 +77,13 @@ impl State {
     }
 }
 
+impl<T: StateData> From<Arc<T>> for State {
+    /// A State that shares `data`: the counterpart of [`State::downcast`].
+    fn from(data: Arc<T>) -> Self {
+        Self { data }
+    }
+}
+
 impl From<Vec<u8>> for State {
     fn from(bytes: Vec<u8>) -> Self {
         Self::new(bytes)
