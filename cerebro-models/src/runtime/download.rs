@@ -18,7 +18,7 @@ const WHEEL_OF_PYTHON: &str = "3.12";
 const PARTIAL: &str = ".download-";
 
 /// The age after which a partial download has no living owner.
-const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+const STALE: Duration = Duration::from_hours(24);
 
 /// Downloads ONNX Runtime into the cache folder; gives the library's path.
 pub(super) fn download(surroundings: &Surroundings) -> Result<PathBuf, RuntimeError> {

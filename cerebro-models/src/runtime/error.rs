@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use cerebro_core::ModelError;
 use thiserror::Error;
 
 use super::{OLDEST_MINOR_VERSION, VERSION};
@@ -59,6 +60,12 @@ pub enum RuntimeError {
     },
 }
 
+impl From<RuntimeError> for ModelError {
+    fn from(error: RuntimeError) -> Self {
+        ModelError::other("cannot use ONNX Runtime", error)
+    }
+}
+
 /// A place where ONNX Runtime was looked for, and why it was not to be had there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Looked {
@@ -75,5 +82,5 @@ impl fmt::Display for Looked {
 }
 
 fn lines(looked: &[Looked]) -> String {
-    looked.iter().map(|looked| format!("  - {looked}\n")).collect()
+    looked.iter().fold(String::new(), |lines, looked| lines + "  - " + &looked.to_string() + "\n")
 }

@@ -58,6 +58,9 @@ fn path_variable(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
+/// A place's name, and the libraries to be tried there or why there is none.
+type Place = (String, Result<Vec<PathBuf>, String>);
+
 /// Gives each library found to `load`, until it loads one.
 pub(super) fn search<T>(
     surroundings: &Surroundings,
@@ -72,9 +75,7 @@ pub(super) fn search<T>(
         });
     }
     let mut looked = vec![Looked { place: "ORT_DYLIB_PATH".into(), found: "is not set".into() }];
-    let places: [fn(&Surroundings) -> (String, Result<Vec<PathBuf>, String>); 3] =
-        [cached, of_python, of_system];
-    for place in places {
+    for place in [cached, of_python, of_system] {
         let (name, libraries) = place(surroundings);
         match libraries.and_then(|libraries| first_loaded(&libraries, &load)) {
             Ok(loaded) => return Ok(loaded),
@@ -110,7 +111,7 @@ fn named_library(library: &Path) -> Result<PathBuf, String> {
     library.canonicalize().map_err(|error| error.to_string())
 }
 
-fn cached(surroundings: &Surroundings) -> (String, Result<Vec<PathBuf>, String>) {
+fn cached(surroundings: &Surroundings) -> Place {
     let Some(folder) = surroundings.installed() else {
         let found = "not known: none of CEREBRO_CACHE, XDG_CACHE_HOME and HOME is set";
         return ("the cache folder".into(), Err(found.into()));
@@ -138,7 +139,7 @@ pub(super) fn library_in(folder: &Path) -> Option<PathBuf> {
     names.into_iter().find(|path| path.is_file())
 }
 
-fn of_python(surroundings: &Surroundings) -> (String, Result<Vec<PathBuf>, String>) {
+fn of_python(surroundings: &Surroundings) -> Place {
     let mut reasons = Vec::new();
     for python in &surroundings.pythons {
         let shown = python.to_string_lossy().into_owned();
@@ -174,7 +175,7 @@ fn package_folder(python: &OsString) -> Result<PathBuf, String> {
     if folder.is_empty() { Err("has no such package".into()) } else { Ok(folder.as_ref().into()) }
 }
 
-fn of_system(surroundings: &Surroundings) -> (String, Result<Vec<PathBuf>, String>) {
+fn of_system(surroundings: &Surroundings) -> Place {
     let names = surroundings.names.iter().map(PathBuf::from).collect();
     ("the system's library path".into(), Ok(names))
 }
@@ -199,6 +200,7 @@ mod tests {
         file
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "it stands for a load, which may fail")]
     fn taken(library: &Path) -> Result<PathBuf, String> {
         Ok(library.to_owned())
     }

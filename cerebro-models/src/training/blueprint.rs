@@ -86,6 +86,12 @@ impl Blueprint {
         &self.variables
     }
 
+    /// The forward pass: the model that was given, its functions inlined and its initializers
+    /// untied, so that each variable but the slots is the initializer of its name.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
     /// The spec.
     pub fn spec(&self) -> &TrainingSpec {
         &self.spec

@@ -1,0 +1,247 @@
+//! [`OnnxModel`]: a trial's network in a worker's slot.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cerebro_core::data::{Partition, Tensor};
+use cerebro_core::metric::LOSS;
+use cerebro_core::{Metrics, Model, ModelError, Pass, Seed, State};
+use ndarray::ArrayD;
+
+use crate::bindings::Bindings;
+use crate::optim::Optimizer;
+use crate::program::Program;
+use crate::runtime;
+use crate::state::TrainingState;
+use crate::step::{Feed, Scalars, SlotCache, Task};
+use crate::training::{InputShapes, Interface, StatisticOutput};
+
+/// The rows of a batch in evaluation and prediction, unless batches in training have more: enough
+/// that the matrix products are efficient, few enough that activations stay in the cache.
+const EVALUATION_ROWS: usize = 256;
+
+/// A trial's network in a worker's slot.
+#[derive(Debug)]
+pub(crate) struct OnnxModel {
+    pub(crate) program: Arc<Program>,
+    pub(crate) bindings: Arc<Bindings>,
+    pub(crate) optimizer: Optimizer,
+    pub(crate) batch_size: usize,
+    pub(crate) slot: Arc<Mutex<SlotCache>>,
+    pub(crate) state: Option<Arc<TrainingState>>,
+}
+
+impl OnnxModel {
+    fn current(&self) -> Result<Arc<TrainingState>, ModelError> {
+        self.state.clone().ok_or_else(|| {
+            ModelError::State("there is none: call `initialize` or `restore` first".to_owned())
+        })
+    }
+
+    /// The loop of `train`: gives the metrics and the State afterwards.
+    fn steps(
+        &self,
+        partition: &dyn Partition,
+        pass: &Pass<'_>,
+    ) -> Result<(Metrics, TrainingState), ModelError> {
+        let start = self.current()?;
+        let order = pass.row_order(partition);
+        let batch_size = self.batch_size.min(order.len());
+        let mut slot = lock(&self.slot);
+        let mut unit = PassOver::new(self, &mut slot, partition, Task::Step, batch_size)?;
+        let mut sums = Sums::default();
+        let mut next = slot.take_buffers(&self.program)?;
+        let mut idle = Some(slot.take_buffers(&self.program)?);
+        // The latest weights; those of `start`, which is shared and stays as it is, before the
+        // first step.
+        let mut latest: Option<Vec<_>> = None;
+        let mut steps = 0;
+        for rows in order.chunks(batch_size) {
+            let shapes = unit.shapes(rows.len());
+            let stepper = slot.stepper(&self.program, Task::Step, shapes)?;
+            let number = start.steps() + steps + 1;
+            let hyperparameters =
+                self.optimizer.hyperparameters(number, self.optimizer.learning_rate);
+            let scalars =
+                Scalars { hyperparameters: &hyperparameters, seed: step_seed(pass.seed(), steps) };
+            let live = latest.as_deref().unwrap_or(start.live());
+            let packed = stepper.step(&mut unit.feed, rows, &scalars, &start, live, &mut next)?;
+            sums.add(packed);
+            unit.check_loss(packed, steps)?;
+            // What was read is written next, but for the State that the unit started from.
+            let read = latest.replace(next);
+            next = read.or_else(|| idle.take()).expect("`start` is read in the first step only");
+            steps += 1;
+            pass.advance(rows.len())?;
+        }
+        slot.keep_buffers(&self.program, next);
+        let live = latest.expect("a partition has at least one row");
+        Ok((sums.metrics(&unit.interface.statistics), start.after(steps, live)))
+    }
+}
+
+impl Model for OnnxModel {
+    fn initialize(&mut self, seed: Seed) -> Result<(), ModelError> {
+        runtime::load()?;
+        let initializers = self.program.initializers();
+        let state =
+            TrainingState::initial(self.program.variables(), |variable, buffer| match initializers
+                .get(&variable.name)
+            {
+                None => false,
+                Some(initializer) => {
+                    let seed = seed.derive("initial value", &[]).derive(&variable.name, &[]);
+                    initializer.fill(seed, &variable.dims, buffer.slice_mut());
+                    true
+                }
+            });
+        self.state = Some(Arc::new(state?));
+        Ok(())
+    }
+
+    fn restore(&mut self, state: &State) -> Result<(), ModelError> {
+        runtime::load()?;
+        let restored = TrainingState::restore(self.program.variables(), state);
+        self.state = Some(restored?);
+        Ok(())
+    }
+
+    fn state(&mut self) -> Result<State, ModelError> {
+        self.current().map(State::from)
+    }
+
+    fn train(&mut self, partition: &dyn Partition, pass: &Pass<'_>) -> Result<Metrics, ModelError> {
+        let (metrics, state) = self.steps(partition, pass)?;
+        self.state = Some(Arc::new(state));
+        Ok(metrics)
+    }
+
+    fn evaluate(
+        &mut self,
+        partition: &dyn Partition,
+        pass: &Pass<'_>,
+    ) -> Result<Metrics, ModelError> {
+        let mut sums = Sums::default();
+        let interface = self.apply(partition, pass, Task::Evaluation, |packed| sums.add(packed))?;
+        Ok(sums.metrics(&interface.statistics))
+    }
+
+    fn predict(
+        &mut self,
+        partition: &dyn Partition,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor, ModelError> {
+        let mut values = Vec::new();
+        let interface = self.apply(partition, pass, Task::Prediction, |prediction| {
+            values.extend_from_slice(prediction);
+        })?;
+        let mut shape = interface.prediction.1.clone();
+        shape[0] = partition.rows();
+        let array = ArrayD::from_shape_vec(shape, values).map_err(|error| {
+            ModelError::other("a prediction does not have one entry per row", error)
+        })?;
+        Ok(Tensor::F32(array))
+    }
+}
+
+impl OnnxModel {
+    /// Runs a graph that changes nothing over all rows in order, and hands each batch's result to
+    /// `each`.
+    fn apply(
+        &self,
+        partition: &dyn Partition,
+        pass: &Pass<'_>,
+        task: Task,
+        mut each: impl FnMut(&[f32]),
+    ) -> Result<Arc<Interface>, ModelError> {
+        let state = self.current()?;
+        let rows: Vec<u32> = (0..partition.rows() as u32).collect();
+        let batch_size = self.batch_size.max(EVALUATION_ROWS).min(rows.len());
+        let mut slot = lock(&self.slot);
+        let mut unit = PassOver::new(self, &mut slot, partition, task, batch_size)?;
+        for (batch, rows) in rows.chunks(batch_size).enumerate() {
+            let shapes = unit.shapes(rows.len());
+            let stepper = slot.stepper(&self.program, task, shapes)?;
+            let result = stepper.apply(&mut unit.feed, rows, &state)?;
+            if task == Task::Evaluation {
+                unit.check_loss(result, batch as u64)?;
+            }
+            each(result);
+            pass.advance(rows.len())?;
+        }
+        Ok(unit.interface)
+    }
+}
+
+/// One pass over one partition: how its rows are fed, in batches of one size and a smaller last
+/// one.
+struct PassOver<'p> {
+    full: InputShapes,
+    last: InputShapes,
+    interface: Arc<Interface>,
+    feed: Feed<'p>,
+}
+
+impl<'p> PassOver<'p> {
+    fn new(
+        model: &OnnxModel,
+        slot: &mut SlotCache,
+        partition: &'p dyn Partition,
+        task: Task,
+        batch_size: usize,
+    ) -> Result<Self, ModelError> {
+        let full = model.bindings.shapes(&model.program, partition, batch_size)?;
+        let last = InputShapes { rows: partition.rows() % batch_size, ..full.clone() };
+        let interface = slot.stepper(&model.program, task, &full)?.interface();
+        let feed = model.bindings.feed(partition, &interface, task)?;
+        Ok(Self { full, last, interface, feed })
+    }
+
+    fn shapes(&self, rows: usize) -> &InputShapes {
+        if rows == self.full.rows { &self.full } else { &self.last }
+    }
+
+    /// An error if the loss in `packed` is no number: with the reason in the data, if there is one.
+    fn check_loss(&self, packed: &[f32], step: u64) -> Result<(), ModelError> {
+        let [sum, weight, ..] = *packed else { return Ok(()) };
+        if sum.is_finite() && weight.is_finite() {
+            return Ok(());
+        }
+        if let Some(error) = self.feed.not_finite()? {
+            return Err(error.into());
+        }
+        Err(ModelError::Diverged {
+            metric: LOSS.to_owned(),
+            value: f64::from(sum) / f64::from(weight),
+            step: step as usize,
+        })
+    }
+}
+
+/// Packed statistics, summed over batches in double precision.
+#[derive(Debug, Default)]
+struct Sums(Vec<f64>);
+
+impl Sums {
+    fn add(&mut self, packed: &[f32]) {
+        self.0.resize(packed.len(), 0.0);
+        self.0.iter_mut().zip(packed).for_each(|(sum, &value)| *sum += f64::from(value));
+    }
+
+    fn metrics(&self, statistics: &[StatisticOutput]) -> Metrics {
+        let mut metrics = Metrics::new();
+        for (output, pair) in statistics.iter().zip(self.0.chunks_exact(2)) {
+            metrics.record(&output.name, output.kind.statistic(pair[0], pair[1]));
+        }
+        metrics
+    }
+}
+
+/// The seed of everything random in step number `step` of a pass, as graphs take it.
+fn step_seed(pass: Seed, step: u64) -> i64 {
+    (pass.derive("step", &[step]).0 >> 33) as i64
+}
+
+fn lock(slot: &Mutex<SlotCache>) -> MutexGuard<'_, SlotCache> {
+    // A panic in a step leaves nothing half-done behind: buffers are written before they are read.
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,305 @@
+//! [`TrainingState`]: the weights, optimizer state and statistics of a trial.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use cerebro_core::{ModelError, State, StateData};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensors};
+use thiserror::Error;
+
+use crate::onnx::DataType;
+use crate::step::{Buffer, StepError};
+use crate::training::{Initial, Variable, VariableKind};
+
+/// The metadata entry of the portable form that holds the number of steps.
+const STEPS: &str = "cerebro.steps";
+
+/// All that a trial of an ONNX model needs to go on: its weights, the optimizer's state, running
+/// statistics and the number of steps that made them.
+///
+/// In a process it hops as a pointer. Its portable form is a safetensors file with one tensor per
+/// variable, so that any tool which reads safetensors can read a checkpoint; the optimizer's state
+/// stands beside each weight, as in `fc1.weight` and `fc1.weight/momentum`.
+pub struct TrainingState {
+    variables: Arc<[Variable]>,
+    /// Variables that no step changes, shared by all versions.
+    frozen: Arc<Vec<Buffer>>,
+    /// Variables that each step changes.
+    live: Vec<Buffer>,
+    steps: u64,
+}
+
+/// Why a State cannot be gone on from.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// Bytes that are no safetensors file, or a damaged one.
+    #[error("its {bytes} bytes are not a whole safetensors file: {source}")]
+    NotSafetensors {
+        /// The number of bytes.
+        bytes: usize,
+        /// What is wrong with them.
+        source: safetensors::SafeTensorError,
+    },
+    /// No word on how many steps made it.
+    #[error("its metadata lack the number of steps, `{STEPS}`: it was not written by a trial")]
+    NoSteps,
+    /// A variable that is not there.
+    #[error(
+        "it has no tensor `{name}`, which the model and its optimizer need; a State goes on only \
+         with the architecture and the kind of optimizer that made it"
+    )]
+    Missing {
+        /// The variable.
+        name: String,
+    },
+    /// A tensor that the model does not have.
+    #[error(
+        "it has a tensor `{name}`, which the model and its optimizer lack; a State goes on only \
+         with the architecture and the kind of optimizer that made it"
+    )]
+    Unknown {
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor of another type or shape.
+    #[error("its tensor `{name}` is {found}, but the model's is {expected}")]
+    Unlike {
+        /// The variable.
+        name: String,
+        /// Type and shape that the State has.
+        found: String,
+        /// Type and shape that the model has.
+        expected: String,
+    },
+    /// No memory.
+    #[error(transparent)]
+    Buffer(#[from] StepError),
+}
+
+impl From<StateError> for ModelError {
+    fn from(error: StateError) -> Self {
+        ModelError::State(error.to_string())
+    }
+}
+
+impl TrainingState {
+    /// The State before the first step, with `value` giving the initial values of a variable:
+    /// those that it leaves as they are have the values that the model says.
+    pub(crate) fn initial(
+        variables: &Arc<[Variable]>,
+        mut value: impl FnMut(&Variable, &mut Buffer) -> bool,
+    ) -> Result<Self, StateError> {
+        Self::build(variables, 0, |variable, buffer| {
+            if !value(variable, buffer) {
+                match &variable.initial {
+                    Initial::Fill(0.0) => {}
+                    Initial::Fill(fill) => fill_with(buffer, *fill),
+                    Initial::Tensor(data) => buffer.bytes_mut().copy_from_slice(data.bytes()),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The State that `state` holds, if `variables` are what it holds.
+    pub(crate) fn restore(
+        variables: &Arc<[Variable]>,
+        state: &State,
+    ) -> Result<Arc<Self>, StateError> {
+        if let Some(state) = state.downcast::<Self>() {
+            state.fits(variables)?;
+            return Ok(state);
+        }
+        match state.downcast_ref::<Vec<u8>>() {
+            Some(bytes) => Self::from_bytes(variables, bytes).map(Arc::new),
+            None => Self::from_bytes(variables, &state.to_vec()).map(Arc::new),
+        }
+    }
+
+    fn fits(&self, variables: &Arc<[Variable]>) -> Result<(), StateError> {
+        if Arc::ptr_eq(&self.variables, variables) {
+            return Ok(());
+        }
+        let described = |variable: &Variable| described(variable.data_type, &variable.dims);
+        for variable in variables.iter() {
+            let own = self.variables.iter().find(|own| own.name == variable.name);
+            let own = own.ok_or_else(|| StateError::Missing { name: variable.name.clone() })?;
+            if described(own) != described(variable) || own.kind != variable.kind {
+                let name = variable.name.clone();
+                let (found, expected) = (described(own), described(variable));
+                return Err(StateError::Unlike { name, found, expected });
+            }
+        }
+        let unknown = |own: &&Variable| !variables.iter().any(|other| other.name == own.name);
+        match self.variables.iter().find(unknown) {
+            Some(own) => Err(StateError::Unknown { name: own.name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn from_bytes(variables: &Arc<[Variable]>, bytes: &[u8]) -> Result<Self, StateError> {
+        let damaged = |source| StateError::NotSafetensors { bytes: bytes.len(), source };
+        let tensors = SafeTensors::deserialize(bytes).map_err(damaged)?;
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+        let steps = metadata.metadata().as_ref().and_then(|entries| entries.get(STEPS));
+        let steps = steps.and_then(|steps| steps.parse().ok()).ok_or(StateError::NoSteps)?;
+        let known = |name: &str| variables.iter().any(|variable| variable.name == name);
+        if let Some(name) = tensors.names().into_iter().find(|name| !known(name)) {
+            return Err(StateError::Unknown { name: name.to_owned() });
+        }
+        Self::build(variables, steps, |variable, buffer| {
+            let tensor = tensors
+                .tensor(&variable.name)
+                .map_err(|_| StateError::Missing { name: variable.name.clone() })?;
+            if dtype(variable.data_type) != Some(tensor.dtype()) || tensor.shape() != variable.dims
+            {
+                return Err(StateError::Unlike {
+                    name: variable.name.clone(),
+                    found: format!("{:?} {:?}", tensor.dtype(), tensor.shape()),
+                    expected: described(variable.data_type, &variable.dims),
+                });
+            }
+            buffer.bytes_mut().copy_from_slice(tensor.data());
+            Ok(())
+        })
+    }
+
+    fn build(
+        variables: &Arc<[Variable]>,
+        steps: u64,
+        mut fill: impl FnMut(&Variable, &mut Buffer) -> Result<(), StateError>,
+    ) -> Result<Self, StateError> {
+        let (mut frozen, mut live) = (Vec::new(), Vec::new());
+        for variable in variables.iter() {
+            let mut buffer = Buffer::zeros(variable.data_type, &variable.dims)?;
+            fill(variable, &mut buffer)?;
+            if variable.output.is_some() { live.push(buffer) } else { frozen.push(buffer) }
+        }
+        Ok(Self { variables: Arc::clone(variables), frozen: Arc::new(frozen), live, steps })
+    }
+
+    /// The State after `steps` more steps, which gave the variables that change the values `live`.
+    pub(crate) fn after(&self, steps: u64, live: Vec<Buffer>) -> Self {
+        let (variables, frozen) = (Arc::clone(&self.variables), Arc::clone(&self.frozen));
+        Self { variables, frozen, live, steps: self.steps + steps }
+    }
+
+    /// The number of training steps that made it.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The names of the weights and statistics, without the optimizer's state.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries().filter(|(v, _)| v.kind != VariableKind::Slot).map(|(v, _)| v.name.as_str())
+    }
+
+    /// The values of the 32-bit floating-point variable `name`, row-major.
+    pub fn values(&self, name: &str) -> Option<&[f32]> {
+        let (_, buffer) = self.entries().find(|(variable, _)| variable.name == name)?;
+        (buffer.data_type() == DataType::Float32).then(|| buffer.slice())
+    }
+
+    /// The variables that each step changes, in the order of the variables.
+    pub(crate) fn live(&self) -> &[Buffer] {
+        &self.live
+    }
+
+    /// The values of the variables that `wanted` names, in the order of the variables, where
+    /// `live` are those of the variables that each step changes.
+    pub(crate) fn read_with<'a>(
+        &'a self,
+        live: &'a [Buffer],
+        wanted: impl Fn(&Variable) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a Buffer> {
+        let (mut frozen, mut live) = (self.frozen.iter(), live.iter());
+        self.variables.iter().filter_map(move |variable| {
+            let buffers = if variable.output.is_some() { &mut live } else { &mut frozen };
+            let buffer = buffers.next().expect("there is one buffer per variable");
+            wanted(variable).then_some(buffer)
+        })
+    }
+
+    /// Every variable with its value, in the order of the variables.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Variable, &Buffer)> {
+        self.variables.iter().zip(self.read_with(&self.live, |_| true))
+    }
+
+    /// Writes the variables that `wanted` names as safetensors.
+    pub(crate) fn write_variables(
+        &self,
+        out: &mut dyn io::Write,
+        metadata: Option<HashMap<String, String>>,
+        wanted: impl Fn(&Variable) -> bool,
+    ) -> io::Result<()> {
+        let mut entries: Vec<_> = self.entries().filter(|(v, _)| wanted(v)).collect();
+        // Wider elements first keeps every tensor aligned in the file.
+        entries.sort_by_key(|(variable, _)| std::cmp::Reverse(variable.data_type.bytes()));
+        let mut offset = 0;
+        let infos = entries.iter().map(|(variable, buffer)| {
+            let start = offset;
+            offset += buffer.bytes().len();
+            let info = TensorInfo {
+                dtype: dtype(variable.data_type).expect("`Buffer` holds these types only"),
+                shape: variable.dims.clone(),
+                data_offsets: (start, offset),
+            };
+            (variable.name.clone(), info)
+        });
+        let header = Metadata::new(metadata, infos.collect()).map_err(io::Error::other)?;
+        let mut header = serde_json::to_vec(&header)?;
+        // The format wants the data to start at a multiple of 8 bytes.
+        header.resize(header.len().next_multiple_of(8), b' ');
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        entries.iter().try_for_each(|(_, buffer)| out.write_all(buffer.bytes()))
+    }
+}
+
+impl StateData for TrainingState {
+    fn bytes(&self) -> usize {
+        self.entries().map(|(_, buffer)| buffer.bytes().len()).sum()
+    }
+
+    fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let metadata = HashMap::from([(STEPS.to_owned(), self.steps.to_string())]);
+        self.write_variables(out, Some(metadata), |_| true)
+    }
+}
+
+impl fmt::Debug for TrainingState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrainingState")
+            .field("variables", &self.variables.len())
+            .field("bytes", &self.bytes())
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
+}
+
+fn fill_with(buffer: &mut Buffer, value: f32) {
+    match buffer.data_type() {
+        DataType::Float64 => buffer.slice_mut::<f64>().fill(value.into()),
+        DataType::Int64 => buffer.slice_mut::<i64>().fill(value as i64),
+        DataType::Int32 => buffer.slice_mut::<i32>().fill(value as i32),
+        _ => buffer.slice_mut::<f32>().fill(value),
+    }
+}
+
+fn dtype(data_type: DataType) -> Option<Dtype> {
+    match data_type {
+        DataType::Float32 => Some(Dtype::F32),
+        DataType::Float64 => Some(Dtype::F64),
+        DataType::Int64 => Some(Dtype::I64),
+        DataType::Int32 => Some(Dtype::I32),
+        _ => None,
+    }
+}
+
+fn described(data_type: DataType, dims: &[usize]) -> String {
+    format!("{:?} {dims:?}", dtype(data_type))
+}

@@ -1,0 +1,72 @@
+//! [`SlotCache`]: the compiled graphs of a slot, shared by the models that run there in turn.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cerebro_core::{ModelError, Slot};
+
+use super::{Buffer, Stepper, Task};
+use crate::program::{Program, ProgramId};
+use crate::runtime;
+use crate::training::InputShapes;
+
+/// The caches of all slots of a process.
+#[derive(Debug, Default)]
+pub(crate) struct SlotCaches(Mutex<HashMap<Slot, Arc<Mutex<SlotCache>>>>);
+
+impl SlotCaches {
+    /// The cache of `slot`.
+    pub(crate) fn of(&self, slot: &Slot) -> Arc<Mutex<SlotCache>> {
+        let mut caches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(
+            caches.entry(*slot).or_insert_with(|| Arc::new(Mutex::new(SlotCache::new(*slot)))),
+        )
+    }
+}
+
+/// What the models of one slot share: compiled graphs, and memory for the next weights.
+#[derive(Debug)]
+pub(crate) struct SlotCache {
+    slot: Slot,
+    steppers: HashMap<(ProgramId, Task, InputShapes), Stepper>,
+    /// Buffers as live variables of a program need, one set per program.
+    spare: HashMap<ProgramId, Vec<Buffer>>,
+}
+
+impl SlotCache {
+    fn new(slot: Slot) -> Self {
+        Self { slot, steppers: HashMap::new(), spare: HashMap::new() }
+    }
+
+    /// The stepper of `program` for `task` and `shapes`, compiled at the first call.
+    pub(crate) fn stepper(
+        &mut self,
+        program: &Program,
+        task: Task,
+        shapes: &InputShapes,
+    ) -> Result<&mut Stepper, ModelError> {
+        match self.steppers.entry((program.id(), task, shapes.clone())) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let runtime = runtime::load()?;
+                Ok(entry.insert(Stepper::new(runtime, &self.slot, program, task, shapes)?))
+            }
+        }
+    }
+
+    /// A set of buffers for live variables of `program`, with any content.
+    pub(crate) fn take_buffers(&mut self, program: &Program) -> Result<Vec<Buffer>, ModelError> {
+        if let Some(buffers) = self.spare.remove(&program.id()) {
+            return Ok(buffers);
+        }
+        let live = program.variables().iter().filter(|variable| variable.output.is_some());
+        let buffers = live.map(|variable| Buffer::zeros(variable.data_type, &variable.dims));
+        Ok(buffers.collect::<Result<_, _>>()?)
+    }
+
+    /// Takes back a set of buffers that is not needed now.
+    pub(crate) fn keep_buffers(&mut self, program: &Program, buffers: Vec<Buffer>) {
+        self.spare.insert(program.id(), buffers);
+    }
+}

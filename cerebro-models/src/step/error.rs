@@ -1,0 +1,114 @@
+//! What can go wrong between the host and a compiled graph.
+
+use cerebro_core::data::ElementType;
+use cerebro_core::{Device, ModelError};
+use thiserror::Error;
+
+use crate::onnx::DataType;
+
+/// Why a step could not be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// Elements that cannot be kept between steps.
+    #[error("a variable of element type {0} cannot be trained; convert it to float32")]
+    ElementType(DataType),
+    /// No memory.
+    #[error("no memory for a tensor of shape {dims:?}: {source}")]
+    Allocation {
+        /// The tensor's shape.
+        dims: Vec<usize>,
+        /// What ONNX Runtime says.
+        source: ort::Error,
+    },
+    /// A device that this build has no support for.
+    #[error("this build of Cerebro cannot train on {0}")]
+    Device(Device),
+    /// ONNX Runtime refuses a graph.
+    #[error("ONNX Runtime cannot compile the {graph} graph for {rows} rows: {message}")]
+    Compile {
+        /// Which graph.
+        graph: &'static str,
+        /// The rows of its batches.
+        rows: usize,
+        /// What ONNX Runtime says.
+        message: String,
+    },
+    /// ONNX Runtime fails to run a graph.
+    #[error("ONNX Runtime failed to run the {graph} graph: {message}")]
+    Run {
+        /// Which graph.
+        graph: &'static str,
+        /// What ONNX Runtime says.
+        message: String,
+    },
+    /// A graph without an input or an output that it should have.
+    #[error("the {graph} graph has no {direction} `{name}`")]
+    Interface {
+        /// Which graph.
+        graph: &'static str,
+        /// Input or output.
+        direction: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Rows of another shape than the model takes.
+    #[error(
+        "the model takes `{input}` in rows of shape {expected:?}, but tensor `{tensor}` has rows of shape {found:?}"
+    )]
+    RowShape {
+        /// The model's input.
+        input: String,
+        /// The row shape that it takes.
+        expected: Vec<usize>,
+        /// The data set's tensor.
+        tensor: String,
+        /// The row shape that it has.
+        found: Vec<usize>,
+    },
+    /// A label that is no class.
+    #[error(
+        "row {row} of tensor `{tensor}` is {label}, but the model has {classes} classes, 0 to {}",
+        classes - 1
+    )]
+    Label {
+        /// The data set's tensor.
+        tensor: String,
+        /// The row in the partition.
+        row: u32,
+        /// The label.
+        label: i64,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// A value that is no number.
+    #[error(
+        "row {row} of tensor `{tensor}` holds {value}: remove such rows or fill them in when preparing the data"
+    )]
+    NotFinite {
+        /// The data set's tensor.
+        tensor: String,
+        /// The row in the partition.
+        row: u32,
+        /// NaN or an infinity.
+        value: f32,
+    },
+    /// A data set tensor of a type that the model cannot take.
+    #[error("the model takes `{input}` as {expected}, but tensor `{tensor}` holds {found}")]
+    Element {
+        /// The model's input.
+        input: String,
+        /// The type that it takes.
+        expected: ElementType,
+        /// The data set's tensor.
+        tensor: String,
+        /// The type that it holds.
+        found: ElementType,
+    },
+}
+
+impl From<StepError> for ModelError {
+    fn from(error: StepError) -> Self {
+        ModelError::other("cannot train on this data", error)
+    }
+}

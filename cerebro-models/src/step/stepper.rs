@@ -1,0 +1,176 @@
+//! [`Stepper`]: one compiled graph with the buffers of a batch.
+
+use std::sync::Arc;
+
+use cerebro_core::data::ElementType;
+use cerebro_core::{ModelError, Slot};
+
+use super::session::GraphSession;
+use super::{Buffer, Feed};
+use crate::onnx::DataType;
+use crate::program::Program;
+use crate::runtime::Runtime;
+use crate::state::TrainingState;
+use crate::training::{
+    HYPERPARAMETERS, InputShapes, Interface, SEED, STATISTICS, Variable, VariableKind,
+};
+
+/// What a graph is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Task {
+    /// Forward, loss, gradients, update.
+    Step,
+    /// Forward, loss and metrics.
+    Evaluation,
+    /// Forward.
+    Prediction,
+}
+
+impl Task {
+    fn name(self) -> &'static str {
+        match self {
+            Task::Step => "training step",
+            Task::Evaluation => "evaluation",
+            Task::Prediction => "prediction",
+        }
+    }
+
+    /// Whether the task's graph reads `variable`.
+    fn reads(self, variable: &Variable) -> bool {
+        self == Task::Step || variable.kind != VariableKind::Slot
+    }
+}
+
+/// One compiled graph with the buffers of a batch.
+#[derive(Debug)]
+pub(crate) struct Stepper {
+    task: Task,
+    interface: Arc<Interface>,
+    session: GraphSession,
+    /// The model's inputs, then the target if the task has one.
+    data: Vec<Buffer>,
+    hyperparameters: Option<Buffer>,
+    seed: Option<Buffer>,
+    /// The packed statistics, or the prediction.
+    result: Buffer,
+}
+
+impl Stepper {
+    /// Draws and compiles the graph of `task` for batches of the shapes `shapes`.
+    pub(crate) fn new(
+        runtime: &Runtime,
+        slot: &Slot,
+        program: &Program,
+        task: Task,
+        shapes: &InputShapes,
+    ) -> Result<Self, ModelError> {
+        let interface = program.interface(shapes)?;
+        let model = program.draw(task, shapes)?;
+        let target = interface.target.as_ref().filter(|_| task != Task::Prediction);
+        let data_inputs: Vec<_> = interface.inputs.iter().chain(target).collect();
+        let is_step = task == Task::Step;
+        let has_seed = is_step && interface.random;
+
+        let mut inputs: Vec<&str> = data_inputs.iter().map(|input| input.name.as_str()).collect();
+        inputs.extend(is_step.then_some(HYPERPARAMETERS));
+        inputs.extend(has_seed.then_some(SEED));
+        let read = program.variables().iter().filter(|variable| task.reads(variable));
+        inputs.extend(read.map(|variable| variable.input.as_str()));
+
+        let prediction = &interface.prediction;
+        let (result_name, result_dims) = match task {
+            Task::Prediction => (prediction.0.as_str(), prediction.1.clone()),
+            Task::Step | Task::Evaluation => (STATISTICS, vec![2 * interface.statistics.len()]),
+        };
+        let mut outputs = vec![result_name];
+        if is_step {
+            outputs.extend(program.variables().iter().filter_map(|v| v.output.as_deref()));
+        }
+
+        let session = GraphSession::compile(
+            runtime,
+            slot,
+            task.name(),
+            shapes.rows,
+            &model,
+            &inputs,
+            &outputs,
+        )?;
+        let buffer = |input: &&crate::training::DataInput| {
+            let data_type = match input.element {
+                ElementType::I64 => DataType::Int64,
+                _ => DataType::Float32,
+            };
+            Buffer::zeros(data_type, &input.dims)
+        };
+        let data = data_inputs.iter().map(buffer).collect::<Result<_, _>>()?;
+        let hyperparameters = program.hyperparameters();
+        let hyperparameters =
+            is_step.then(|| Buffer::zeros(DataType::Float32, &[hyperparameters])).transpose()?;
+        let seed = has_seed.then(|| Buffer::zeros(DataType::Int64, &[1])).transpose()?;
+        let result = Buffer::zeros(DataType::Float32, &result_dims)?;
+        Ok(Self {
+            task,
+            interface: Arc::new(interface),
+            session,
+            data,
+            hyperparameters,
+            seed,
+            result,
+        })
+    }
+
+    /// What the graph reads and gives.
+    pub(crate) fn interface(&self) -> Arc<Interface> {
+        Arc::clone(&self.interface)
+    }
+
+    /// Makes a training step on `rows`: reads the variables `live` (and the frozen ones of
+    /// `state`), and writes their new values to `next`. Gives the packed statistics.
+    pub(crate) fn step(
+        &mut self,
+        feed: &mut Feed<'_>,
+        rows: &[u32],
+        scalars: &Scalars<'_>,
+        state: &TrainingState,
+        live: &[Buffer],
+        next: &mut [Buffer],
+    ) -> Result<&[f32], ModelError> {
+        feed.gather(rows, &mut self.data)?;
+        if let Some(hyperparameters) = &mut self.hyperparameters {
+            hyperparameters.slice_mut().copy_from_slice(scalars.hyperparameters);
+        }
+        if let Some(seed) = &mut self.seed {
+            seed.slice_mut()[0] = scalars.seed;
+        }
+        let mut outputs = Vec::with_capacity(1 + next.len());
+        outputs.push(&mut self.result);
+        outputs.extend(next);
+        let mut inputs = Vec::with_capacity(self.data.len() + 2 + live.len());
+        inputs.extend(self.data.iter().chain(&self.hyperparameters).chain(&self.seed));
+        inputs.extend(state.read_with(live, |_| true));
+        self.session.run(&inputs, &mut outputs)?;
+        Ok(self.result.slice())
+    }
+
+    /// Applies the weights of `state` to `rows`: gives the packed statistics, or the prediction.
+    pub(crate) fn apply(
+        &mut self,
+        feed: &mut Feed<'_>,
+        rows: &[u32],
+        state: &TrainingState,
+    ) -> Result<&[f32], ModelError> {
+        feed.gather(rows, &mut self.data)?;
+        let mut inputs: Vec<&Buffer> = self.data.iter().collect();
+        inputs.extend(state.read_with(state.live(), |variable| self.task.reads(variable)));
+        self.session.run(&inputs, &mut [&mut self.result])?;
+        Ok(self.result.slice())
+    }
+}
+
+/// What the host feeds to a step besides data and variables.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scalars<'a> {
+    pub(crate) hyperparameters: &'a [f32],
+    pub(crate) seed: i64,
+}

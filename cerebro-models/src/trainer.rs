@@ -1,0 +1,244 @@
+//! [`Trainer`]: the [`ModelBuilder`] of ONNX networks.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cerebro_core::{Config, ConfigError, Model, ModelBuilder, ModelError, Slot, State, Value};
+
+use crate::bindings::Bindings;
+use crate::export::Export;
+use crate::hyperparameters::Hyperparameters;
+use crate::loss::Loss;
+use crate::metric::Metric;
+use crate::model::OnnxModel;
+use crate::nn::Network;
+use crate::optim::OptimizerKind;
+use crate::program::Program;
+use crate::state::TrainingState;
+use crate::step::SlotCaches;
+use crate::training::TrainingSpec;
+
+/// Where the network of a Config comes from.
+///
+/// ```
+/// use cerebro_core::Config;
+/// use cerebro_models::{Architecture, nn};
+///
+/// // One network for every trial: built here, or read from an ONNX file.
+/// let fixed = Architecture::from(nn::mlp(64, &[128], 10));
+///
+/// // One that hyperparameters decide; they are named, so that misspelt names are refused.
+/// let searched = Architecture::new(["hidden"], |config: &Config| {
+///     Ok(nn::mlp(64, &config.sizes("hidden")?, 10))
+/// });
+/// ```
+pub struct Architecture {
+    hyperparameters: Vec<String>,
+    network: Box<NetworkOf>,
+}
+
+type NetworkOf = dyn Fn(&Config) -> Result<Network, ConfigError> + Send + Sync;
+
+impl Architecture {
+    /// The network that `network` makes of the named hyperparameters; it sees no others.
+    pub fn new<N: Into<String>>(
+        hyperparameters: impl IntoIterator<Item = N>,
+        network: impl Fn(&Config) -> Result<Network, ConfigError> + Send + Sync + 'static,
+    ) -> Self {
+        let hyperparameters = hyperparameters.into_iter().map(Into::into).collect();
+        Self { hyperparameters, network: Box::new(network) }
+    }
+}
+
+impl<N: Into<Network>> From<N> for Architecture {
+    fn from(network: N) -> Self {
+        let network = network.into();
+        Self::new([] as [&str; 0], move |_| Ok(network.clone()))
+    }
+}
+
+impl fmt::Debug for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Architecture")
+            .field("hyperparameters", &self.hyperparameters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Trains networks given as ONNX graphs: the [`ModelBuilder`] of this crate.
+///
+/// The networks are differentiated, and steps run in ONNX Runtime, which must be there (see
+/// [`runtime`](crate::runtime)). One compiled step serves all trials of a slot that have the same
+/// architecture, batch size and kind of optimizer.
+///
+/// # Hyperparameters
+///
+/// A Config must have those that are needed, may have the others, and must have no more than
+/// these and the architecture's own; [`default`](Self::default) gives values to names that a
+/// Config lacks.
+///
+/// | name | needed | meaning |
+/// | --- | --- | --- |
+/// | `learning_rate` | yes | the step size, at least 0 |
+/// | `batch_size` | yes | rows per step; a partition with fewer rows is one batch. The last, smaller batch of a partition is trained on too |
+/// | `optimizer` | yes | `sgd`, `adam`, `adamw`, `rmsprop`, `adagrad`, `lamb` or `lion` |
+/// | `weight_decay` | | at least 0; decoupled for `adamw`, `lamb` and `lion` |
+/// | `momentum` | | for `sgd` and `rmsprop`; at least 0, below 1 |
+/// | `nesterov`, `dampening` | | for `sgd` with momentum |
+/// | `beta1`, `beta2` | | for `adam`, `adamw`, `lamb` and `lion`; at least 0, below 1 |
+/// | `smoothing` | | for `rmsprop` (PyTorch's `alpha`); at least 0, below 1 |
+/// | `epsilon` | | for `adam`, `adamw`, `rmsprop`, `adagrad` and `lamb`; at least 0 |
+/// | `clip_norm`, `clip_value` | | limits the gradients' norm or each element; one of the two |
+///
+/// A name that has no effect with the Config's optimizer is refused like a misspelt one: make it
+/// conditional in the search space.
+///
+/// ```
+/// use cerebro_core::{Config, ModelBuilder};
+/// use cerebro_models::loss::Loss;
+/// use cerebro_models::metric::Metric;
+/// use cerebro_models::{Architecture, Trainer, nn};
+///
+/// let network = Architecture::new(["hidden"], |config: &Config| {
+///     Ok(nn::mlp(64, &config.sizes("hidden")?, 10))
+/// });
+/// let trainer = Trainer::new(network, Loss::cross_entropy())
+///     .metric(Metric::Accuracy)
+///     .input("features")
+///     .target("label")
+///     .default("optimizer", "adam");
+/// let config = Config::new().with("hidden", [32]).with("learning_rate", 0.001).with("batch_size", 64);
+/// assert!(trainer.check(&config).is_ok());
+/// assert!(trainer.check(&config.with("learning_rat", 0.1)).is_err());
+/// ```
+#[derive(Debug)]
+pub struct Trainer {
+    architecture: Architecture,
+    loss: Loss,
+    metrics: Vec<Metric>,
+    defaults: Config,
+    bindings: Arc<Bindings>,
+    programs: Mutex<HashMap<ProgramKey, Arc<Program>>>,
+    slots: SlotCaches,
+}
+
+/// What decides a program: the architecture's hyperparameters and the kind of optimizer.
+type ProgramKey = (Config, OptimizerKind);
+
+impl Trainer {
+    /// Trains `architecture` to minimise `loss`.
+    pub fn new(architecture: impl Into<Architecture>, loss: Loss) -> Self {
+        let bindings = Bindings {
+            only_input: None,
+            inputs: Vec::new(),
+            target: "target".to_owned(),
+            loss: loss.clone(),
+        };
+        Self {
+            architecture: architecture.into(),
+            loss,
+            metrics: Vec::new(),
+            defaults: Config::new(),
+            bindings: Arc::new(bindings),
+            programs: Mutex::default(),
+            slots: SlotCaches::default(),
+        }
+    }
+
+    /// Measures `metric` too, in training and in validation.
+    pub fn metric(mut self, metric: Metric) -> Self {
+        self.metrics.push(metric);
+        self
+    }
+
+    /// Feeds the network's only input with the data set's tensor `tensor`.
+    pub fn input(mut self, tensor: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.bindings).only_input = Some(tensor.into());
+        self
+    }
+
+    /// Feeds the network's input `input` with the data set's tensor `tensor`. Inputs that are not
+    /// named are fed with the tensor of their own name.
+    pub fn bind(mut self, input: impl Into<String>, tensor: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.bindings).inputs.push((input.into(), tensor.into()));
+        self
+    }
+
+    /// Compares the network's output with the data set's tensor `tensor`; `target` by default.
+    ///
+    /// Whole numbers are taken where a loss compares with floats. For a cross-entropy they are
+    /// class labels, counted from 0.
+    pub fn target(mut self, tensor: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.bindings).target = tensor.into();
+        self
+    }
+
+    /// Gives the hyperparameter `name` the value `value` in Configs that do not have it.
+    pub fn default(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.defaults.set(name, value);
+        self
+    }
+
+    /// The inference-only model of a trial: its network with the weights of `state`.
+    pub fn export(&self, config: &Config, state: &State) -> Result<Export, ModelError> {
+        crate::runtime::load()?;
+        let (program, _) = self.prepare(config)?;
+        let state = TrainingState::restore(program.variables(), state)?;
+        Ok(Export::new(&program, state))
+    }
+
+    /// The program of `config`, drawn if this is the first trial that has it.
+    fn prepare(&self, config: &Config) -> Result<(Arc<Program>, Hyperparameters), ModelError> {
+        let mut complete = self.defaults.clone();
+        config.iter().for_each(|(name, value)| complete.set(name, value.clone()));
+        let own = &self.architecture.hyperparameters;
+        let read = Hyperparameters::read(&complete, own)?;
+        let architecture: Config = complete
+            .iter()
+            .filter(|(name, _)| own.iter().any(|own| own == name))
+            .map(|(name, value)| (name, value.clone()))
+            .collect();
+
+        let key = (architecture, read.optimizer.kind());
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = programs.get(&key) {
+            return Ok((Arc::clone(program), read));
+        }
+        let program = Arc::new(self.draw(&key.0, &read)?);
+        programs.insert(key, Arc::clone(&program));
+        Ok((program, read))
+    }
+
+    fn draw(&self, architecture: &Config, read: &Hyperparameters) -> Result<Program, ModelError> {
+        let network = (self.architecture.network)(architecture)?;
+        let mut spec = TrainingSpec::new(self.loss.clone(), read.optimizer.kind());
+        spec.metrics.clone_from(&self.metrics);
+        let length = read.optimizer.hyperparameters(1, read.optimizer.learning_rate).len();
+        Program::new(network, spec, length)
+    }
+}
+
+impl ModelBuilder for Trainer {
+    fn build(&self, config: &Config, slot: &Slot) -> Result<Box<dyn Model>, ModelError> {
+        let (program, read) = self.prepare(config)?;
+        Ok(Box::new(OnnxModel {
+            program,
+            bindings: Arc::clone(&self.bindings),
+            optimizer: read.optimizer,
+            batch_size: read.batch_size,
+            slot: self.slots.of(slot),
+            state: None,
+        }))
+    }
+
+    /// Grows with the number of weights: each takes part in three products per row.
+    fn cost_per_row(&self, config: &Config) -> Option<f64> {
+        let (program, _) = self.prepare(config).ok()?;
+        Some(program.parameters() as f64)
+    }
+
+    fn check(&self, config: &Config) -> Result<(), ModelError> {
+        self.prepare(config).map(drop)
+    }
+}
