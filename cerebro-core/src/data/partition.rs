@@ -44,6 +44,24 @@ impl dyn Partition + '_ {
             known: tensors.iter().map(|spec| spec.name.clone()).collect(),
         })
     }
+
+    /// The tensor called `name`, whole, in row order.
+    pub fn read(&self, name: &str) -> Result<Tensor, DataError> {
+        let index = self.tensor_index(name)?;
+        let rows: Vec<u32> = (0..self.rows() as u32).collect();
+        gathered(self, index, &rows)
+    }
+}
+
+/// The given rows of tensor number `index`, as a tensor of their own.
+fn gathered(partition: &dyn Partition, index: usize, rows: &[u32]) -> Result<Tensor, DataError> {
+    let mut tensor = Tensor::zeros(&partition.tensors()[index], rows.len());
+    let out = match &mut tensor {
+        Tensor::F32(array) => array.as_slice_mut().map(TensorSliceMut::F32),
+        Tensor::I64(array) => array.as_slice_mut().map(TensorSliceMut::I64),
+    };
+    partition.gather(index, rows, out.expect("zeros are in standard layout"))?;
+    Ok(tensor)
 }
 
 /// A partition whose tensors are arrays in memory.
@@ -228,17 +246,8 @@ impl<'a> Batches<'a> {
 
     fn read(&self, rows: &[u32]) -> Result<Batch, DataError> {
         let specs = self.partition.tensors();
-        let mut tensors = Vec::with_capacity(specs.len());
-        for (index, spec) in specs.iter().enumerate() {
-            let mut tensor = Tensor::zeros(spec, rows.len());
-            let out = match &mut tensor {
-                Tensor::F32(array) => array.as_slice_mut().map(TensorSliceMut::F32),
-                Tensor::I64(array) => array.as_slice_mut().map(TensorSliceMut::I64),
-            };
-            let out = out.expect("zeros are in standard layout");
-            self.partition.gather(index, rows, out)?;
-            tensors.push(tensor);
-        }
+        let tensors = (0..specs.len()).map(|index| gathered(self.partition, index, rows));
+        let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
         let names = specs.iter().map(|spec| spec.name.clone()).collect();
         Ok(Batch { rows: rows.len(), names, tensors })
     }

@@ -112,6 +112,12 @@ impl ExperimentBuilder {
         self
     }
 
+    /// Makes the model of a Config, and is needed elsewhere too, such as to export the best model.
+    pub fn shared_model(mut self, model: Arc<dyn ModelBuilder>) -> Self {
+        self.model = Some(model);
+        self
+    }
+
     /// Chooses the Configs, and which trials go on.
     pub fn search(mut self, search: impl Search + 'static) -> Self {
         self.search = Some(Box::new(search));
