@@ -1,4 +1,96 @@
 //! [`Backend`]: where units run.
+//!
+//! # A backend of your own
+//!
+//! The smallest one runs every unit on the driver's thread. What it must do is all here: place and
+//! load partitions, keep States by trial and version, run a unit from one version to the next.
+//! [`execute`](crate::execute::execute) does what is the same for all: it builds the model, gives it
+//! its State, and turns a panic into that unit's error.
+//!
+//! ```
+//! use std::collections::HashMap;
+//! use std::sync::{Arc, Mutex};
+//!
+//! use async_trait::async_trait;
+//! use cerebro_core::backend::{
+//!     BackendError, Job, UnitError, UnitOrder, UnitReport, WorkerEvent, WorkerInfo,
+//! };
+//! use cerebro_core::execute::execute;
+//! use cerebro_core::{Backend, Device, Slot, State, TrialId, WorkerId};
+//! use futures::stream::{self, BoxStream, StreamExt};
+//!
+//! #[derive(Debug, Default)]
+//! struct Inline {
+//!     job: Mutex<Option<Job>>,
+//!     states: Mutex<HashMap<(TrialId, u64), State>>,
+//! }
+//!
+//! #[async_trait]
+//! impl Backend for Inline {
+//!     async fn start(&self, job: Job) -> Result<Vec<WorkerInfo>, BackendError> {
+//!         let partitions = job.dataset.partitions().iter().map(|info| info.id).collect();
+//!         *self.job.lock().unwrap() = Some(job);
+//!         let name = "this thread".to_owned();
+//!         Ok(vec![WorkerInfo { id: WorkerId(0), name, slots: 1, device: Device::Cpu, partitions }])
+//!     }
+//!
+//!     async fn run(&self, order: UnitOrder) -> Result<UnitReport, UnitError> {
+//!         let (trial, worker, partition) = (order.unit.trial, order.worker, order.unit.partition);
+//!         let lost = || UnitError::WorkerLost { worker, reason: "it was not started".to_owned() };
+//!         let job = self.job.lock().unwrap().clone().ok_or_else(lost)?;
+//!         let start = self.states.lock().unwrap().get(&(trial, order.version)).cloned();
+//!         if start.is_none() && order.version > 0 {
+//!             let reason = "it was let go".to_owned();
+//!             return Err(UnitError::NoState { trial, version: order.version, reason });
+//!         }
+//!         let rows = job.dataset.load(partition);
+//!         let rows = rows.map_err(|source| UnitError::Partition { partition, worker, source })?;
+//!         let done = execute(&*job.builder, &Slot::default(), &order, start.as_ref(), &*rows, &|_| ())?;
+//!         let mut version = order.version;
+//!         let state_bytes = done.state.as_ref().or(start.as_ref()).map_or(0, State::bytes) as u64;
+//!         if let Some(state) = done.state {
+//!             version += 1;
+//!             self.states.lock().unwrap().insert((trial, version), state);
+//!         }
+//!         Ok(UnitReport {
+//!             metrics: done.metrics,
+//!             rows: rows.rows() as u64,
+//!             version,
+//!             state_bytes,
+//!             occupied: done.computed,
+//!             computed: done.computed,
+//!         })
+//!     }
+//!
+//!     async fn state(&self, trial: TrialId, version: u64) -> Result<State, BackendError> {
+//!         let state = self.states.lock().unwrap().get(&(trial, version)).cloned();
+//!         state.ok_or(BackendError::NoState { trial, version })
+//!     }
+//!
+//!     async fn install(&self, trial: TrialId, version: u64, state: State) -> Result<(), BackendError> {
+//!         self.states.lock().unwrap().insert((trial, version), state);
+//!         Ok(())
+//!     }
+//!
+//!     async fn release(&self, trial: TrialId, below: u64, keep: &[u64]) {
+//!         self.states.lock().unwrap().retain(|(other, version), _| {
+//!             *other != trial || *version >= below || keep.contains(version)
+//!         });
+//!     }
+//!
+//!     fn events(&self) -> BoxStream<'static, WorkerEvent> {
+//!         stream::pending().boxed() // this worker never says anything on its own
+//!     }
+//!
+//!     async fn shutdown(&self) -> Result<(), BackendError> {
+//!         *self.job.lock().unwrap() = None;
+//!         Ok(())
+//!     }
+//! }
+//! ```
+//!
+//! A real backend runs units on threads or machines of its own, and passes the conformance suite
+//! `cerebro_core::testing::backend_conforms` (feature `testing`).
 
 use std::fmt;
 use std::sync::Arc;
