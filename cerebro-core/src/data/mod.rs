@@ -7,9 +7,34 @@
 mod dataset;
 mod error;
 mod partition;
+#[cfg(feature = "data")]
+mod prepare;
 mod tensor;
 
+#[cfg(feature = "data")]
+mod catalogue;
+#[cfg(feature = "data")]
+mod columns;
+#[cfg(feature = "data")]
+mod decode;
+#[cfg(feature = "data")]
+mod location;
+#[cfg(feature = "data")]
+mod output;
+#[cfg(feature = "data")]
+mod parquet;
+
+#[cfg(feature = "data")]
+pub use self::parquet::ParquetDataset;
+#[cfg(feature = "data")]
+pub use catalogue::{Catalogue, PartitionEntry, Scaling, TensorEntry};
+#[cfg(feature = "data")]
+pub use columns::{Normalization, Scope, TensorColumns};
 pub use dataset::{Dataset, MemoryDataset, PartitionInfo};
 pub use error::DataError;
+#[cfg(feature = "data")]
+pub use location::Location;
 pub use partition::{Batch, Batches, MemoryPartition, Partition};
+#[cfg(feature = "data")]
+pub use prepare::{Compression, CsvFormat, Prepare, Source, Validation};
 pub use tensor::{ElementType, Tensor, TensorSliceMut, TensorSpec};
