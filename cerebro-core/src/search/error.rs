@@ -48,3 +48,10 @@ pub enum SearchError {
         source: serde_json::Error,
     },
 }
+
+impl SearchError {
+    /// Makes the error that a snapshot of the search `search` cannot be read.
+    pub fn snapshot(search: &str) -> impl Fn(serde_json::Error) -> Self {
+        move |source| SearchError::Snapshot { search: search.to_owned(), source }
+    }
+}

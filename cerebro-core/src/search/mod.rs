@@ -5,6 +5,108 @@
 //! trial goes on, pauses, stops or takes over the State of a better one. A search has no clock and
 //! no randomness but that of its seed: the same seed and the same order of results give the same
 //! decisions, and a [snapshot](Search::snapshot) holds all that it knows.
+//!
+//! # Which one
+//!
+//! | To propose Configs | |
+//! | --- | --- |
+//! | [`Grid`] | every combination, or a list of Configs |
+//! | [`Random`] | independent draws |
+//! | [`QuasiRandom`] | draws that cover the space evenly; better than random for the same price |
+//! | [`Tpe`] | learns from the results where good Configs are; multivariate in most cases |
+//!
+//! | To save epochs, around one of those | |
+//! | --- | --- |
+//! | [`Asha`] | trains many trials a little and the best ones to the end, without ever waiting |
+//! | [`SuccessiveHalving`] | the same, comparing complete rungs |
+//! | [`Hyperband`] | several ways to spend the same epochs, where it is not known how soon a trial shows what it is worth; [with TPE](Hyperband::bohb) it is BOHB |
+//! | [`MedianStopping`] | stops what falls behind |
+//!
+//! [`Population`] changes hyperparameters while it trains.
+//!
+//! They combine, since one that saves epochs takes any other search:
+//!
+//! ```
+//! use cerebro_core::search::{Asha, Rungs, Tpe};
+//! use cerebro_core::{Seed, Space};
+//!
+//! let space = Space::builder()
+//!     .loguniform("learning_rate", 1e-5, 1e-1)
+//!     .int("layers", 1, 4)
+//!     .build()?;
+//! let search = Asha::new(Tpe::multivariate(&space, 100, Seed(7))?, Rungs::new(1, 27, 3)?);
+//! # let _ = search;
+//! # Ok::<(), cerebro_core::search::SearchError>(())
+//! ```
+//!
+//! # Write your own search
+//!
+//! Propose Configs, say what a snapshot holds, and leave the rest to the defaults: this one takes
+//! the best trial so far and changes one hyperparameter of it at a time.
+//!
+//! ```
+//! use cerebro_core::search::{Ask, Decision, EpochReport, SearchError};
+//! use cerebro_core::{Config, Search, Seed, Space, TrialId};
+//! use serde_json::{Value, json};
+//!
+//! #[derive(Debug)]
+//! struct Climb {
+//!     space: Space,
+//!     seed: Seed,
+//!     trials: u64,
+//!     configs: Vec<Config>,
+//!     best: Option<(f64, TrialId)>,
+//! }
+//!
+//! impl Search for Climb {
+//!     fn ask(&mut self, next: TrialId) -> Ask {
+//!         if next.0 == self.trials {
+//!             return Ask::Finished;
+//!         }
+//!         let mut config = self.space.sample(self.seed.derive("climb", &[next.0]));
+//!         if let Some((_, best)) = self.best {
+//!             let parameters = self.space.parameters();
+//!             let changed = &parameters[next.0 as usize % parameters.len()].name;
+//!             let value = config.get(changed).cloned();
+//!             config = self.configs[best.0 as usize].clone();
+//!             config.set(changed, value.expect("this space has no conditions"));
+//!         }
+//!         self.configs.push(config.clone());
+//!         Ask::Start(config)
+//!     }
+//!
+//!     fn tell(&mut self, report: &EpochReport) -> Decision {
+//!         if self.best.is_none_or(|(loss, _)| report.loss() < loss) {
+//!             self.best = Some((report.loss(), report.trial));
+//!         }
+//!         Decision::Continue
+//!     }
+//!
+//!     fn snapshot(&self) -> Value {
+//!         json!({ "configs": self.configs, "best": self.best })
+//!     }
+//!
+//!     fn restore(&mut self, snapshot: &Value) -> Result<(), SearchError> {
+//!         let field = |name: &str| snapshot.get(name).cloned().unwrap_or_default();
+//!         self.configs =
+//!             serde_json::from_value(field("configs")).map_err(SearchError::snapshot("climb"))?;
+//!         self.best =
+//!             serde_json::from_value(field("best")).map_err(SearchError::snapshot("climb"))?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let space = Space::builder().uniform("x", -5.0, 5.0).uniform("y", -5.0, 5.0).build()?;
+//! let mut search = Climb { space, seed: Seed(1), trials: 60, configs: vec![], best: None };
+//! // What the driver does, one trial at a time and one epoch each.
+//! for trial in (0..).map(TrialId) {
+//!     let Ask::Start(config) = search.ask(trial) else { break };
+//!     let (x, y) = (config.float("x")?, config.float("y")?);
+//!     search.tell(&EpochReport::minimized(trial, 1, 1, x * x + y * y));
+//! }
+//! assert!(search.best.is_some_and(|(loss, _)| loss < 0.5));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod asha;
 mod error;
@@ -195,6 +297,13 @@ pub struct EpochReport {
 }
 
 impl EpochReport {
+    /// The report that `trial` has completed `epoch` of `max_epochs` epochs and that its objective,
+    /// of which lower values are better, is `value`; for those who try out a search of their own.
+    pub fn minimized(trial: TrialId, epoch: u32, max_epochs: u32, value: f64) -> Self {
+        let metrics = Metrics::new();
+        Self { trial, epoch, max_epochs, value, direction: Direction::Minimize, metrics }
+    }
+
     /// The objective as a loss: lower is better, and a value that is missing or not finite is
     /// worse than all others.
     pub fn loss(&self) -> f64 {
@@ -252,8 +361,7 @@ fn read<S: DeserializeOwned>(kind: &str, snapshot: &serde_json::Value) -> Result
             found: found.unwrap_or("something that is no search").to_owned(),
         });
     }
-    S::deserialize(&snapshot["state"])
-        .map_err(|source| SearchError::Snapshot { search: kind.to_owned(), source })
+    S::deserialize(&snapshot["state"]).map_err(SearchError::snapshot(kind))
 }
 
 #[cfg(test)]

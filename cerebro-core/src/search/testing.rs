@@ -5,18 +5,10 @@ use std::collections::BTreeMap;
 use super::{Ask, Decision, Ending, EpochReport, Search};
 use crate::config::Config;
 use crate::id::TrialId;
-use crate::metric::{Direction, Metrics};
 use crate::seed::{Seed, SeededRng};
 
 pub(super) fn report(trial: u64, epoch: u32, loss: f64) -> EpochReport {
-    EpochReport {
-        trial: TrialId(trial),
-        epoch,
-        max_epochs: 81,
-        value: loss,
-        direction: Direction::Minimize,
-        metrics: Metrics::new(),
-    }
+    EpochReport::minimized(TrialId(trial), epoch, 81, loss)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +144,7 @@ impl Simulation {
         trial.epoch += 1;
         let (epoch, max_epochs) = (trial.epoch, self.max_epochs);
         let value = (self.loss)(&trial.config, id, epoch);
-        let decision =
-            search.tell(&EpochReport { max_epochs, value, ..report(id.0, epoch, value) });
+        let decision = search.tell(&EpochReport::minimized(id, epoch, max_epochs, value));
         self.log.push(format!("{id} epoch {epoch}: {decision:?}"));
         let trial = self.trials.get_mut(&id).unwrap();
         match decision {

@@ -1,52 +1,47 @@
-//! The density that a [`Tpe`](super::Tpe) estimates from a set of points: a mixture of kernels.
+//! The density that a [`Tpe`](super::Tpe) estimates from a set of Configs: a mixture of kernels.
 //!
 //! Kernels live on the positions from 0 to 1 on which a [`Domain`] is laid out, where a uniform
 //! density is the domain's own distribution. So logarithms and quanta need no cases here: a value
 //! of a discrete domain is a cell of positions, and its probability the mass of that cell.
+//!
+//! The kernel of a Config is a product over the hyperparameters that are active, and flat along
+//! those that are not active in that Config. So the mixture is a density on conditional spaces too,
+//! in which a value of a parent goes with the values of its children.
 
 use std::f64::consts::{PI, SQRT_2};
 
-use crate::config::Value;
+use crate::config::{Config, Value};
 use crate::seed::SeededRng;
-use crate::space::Domain;
-
-/// One hyperparameter of the mixture.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Axis<'a>(pub(super) &'a Domain);
+use crate::space::{Domain, Parameter};
 
 /// A value of one hyperparameter, with the positions that it takes.
 #[derive(Clone, Debug)]
-pub(super) struct Point {
-    pub(super) value: Value,
+struct Point {
+    value: Value,
     low: f64,
     high: f64,
 }
 
-/// How wide the kernels of numbers are.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Bandwidth {
-    /// As wide as the larger distance to the neighbouring points (Bergstra et al. 2011).
-    Neighbours,
-    /// All the same, narrower with more points and wider with more hyperparameters (Scott's rule).
-    Scott,
-}
+/// Values of the mixture's hyperparameters; none where one is not active.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate(Vec<Option<Point>>);
 
-/// Kernels around points, and a flat one that keeps every value possible.
+/// Kernels around Configs, and a flat one that keeps every value possible.
 #[derive(Debug)]
 pub(super) struct Mixture<'a> {
-    axes: &'a [Axis<'a>],
+    parameters: &'a [&'a Parameter],
     /// The sum of the weights up to each kernel.
     cumulative: Vec<f64>,
     log_weights: Vec<f64>,
     kernels: Vec<Kernels>,
 }
 
-/// The kernels along one axis; the last one is the flat one.
+/// The kernels along one hyperparameter; those that are flat are none.
 #[derive(Debug)]
 enum Kernels {
     /// Normal densities, cut off outside 0 to 1.
-    Normal(Vec<Normal>),
-    /// The point's value is more likely than the rest.
+    Normal(Vec<Option<Normal>>),
+    /// The Config's own value is more likely than the rest.
     Category { chosen: Vec<Option<usize>>, categories: usize, log_chosen: f64, log_rest: f64 },
 }
 
@@ -59,7 +54,7 @@ struct Normal {
 }
 
 impl Point {
-    pub(super) fn new(domain: &Domain, value: &Value) -> Option<Self> {
+    fn new(domain: &Domain, value: &Value) -> Option<Self> {
         let (low, high) = domain.cell(value)?;
         Some(Self { value: value.clone(), low, high })
     }
@@ -71,11 +66,45 @@ impl Point {
     fn category(&self, categories: usize) -> usize {
         (self.middle() * categories as f64) as usize
     }
+
+    /// The logarithm of its density, or probability, under the domain's own distribution.
+    fn log_flat_density(&self) -> f64 {
+        if self.low < self.high { (self.high - self.low).ln() } else { 0.0 }
+    }
+}
+
+impl Candidate {
+    /// The values that a Config has for `parameters`. One that is outside its domain, as after the
+    /// space was narrowed, tells nothing.
+    pub(super) fn of(parameters: &[&Parameter], config: &Config) -> Self {
+        let point =
+            |parameter: &&Parameter| Point::new(&parameter.domain, config.get(&parameter.name)?);
+        Self(parameters.iter().map(point).collect())
+    }
+
+    /// Adds the values to a Config.
+    pub(super) fn add_to(self, config: &mut Config, parameters: &[&Parameter]) {
+        for (parameter, point) in parameters.iter().zip(self.0) {
+            if let Some(point) = point {
+                config.set(&parameter.name, point.value);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
 }
 
 impl<'a> Mixture<'a> {
-    pub(super) fn new(axes: &'a [Axis<'a>], points: &[Vec<Point>], bandwidth: Bandwidth) -> Self {
-        let weights = weights(points.len());
+    /// The density of `parameters` among `configs`, which are in the order of their trials.
+    pub(super) fn new(parameters: &'a [&'a Parameter], configs: &[&Config]) -> Self {
+        let centres: Vec<Candidate> = configs
+            .iter()
+            .map(|config| Candidate::of(parameters, config))
+            .filter(|centre| !centre.is_empty())
+            .collect();
+        let weights = weights(centres.len());
         let total: f64 = weights.iter().sum();
         let cumulative = weights
             .iter()
@@ -85,85 +114,92 @@ impl<'a> Mixture<'a> {
             })
             .collect();
         let log_weights = weights.iter().map(|weight| (weight / total).ln()).collect();
-        let kernels = axes
-            .iter()
-            .enumerate()
-            .map(|(index, axis)| {
-                let points: Vec<&Point> = points.iter().map(|point| &point[index]).collect();
-                Kernels::new(axis.0, &points, bandwidth, axes.len())
-            })
-            .collect();
-        Self { axes, cumulative, log_weights, kernels }
+        let along = |(axis, parameter): (usize, &&Parameter)| {
+            let points: Vec<Option<&Point>> =
+                centres.iter().map(|centre| centre.0[axis].as_ref()).collect();
+            Kernels::new(&parameter.domain, &points)
+        };
+        let kernels = parameters.iter().enumerate().map(along).collect();
+        Self { parameters, cumulative, log_weights, kernels }
     }
 
-    pub(super) fn sample(&self, rng: &mut SeededRng) -> Vec<Point> {
+    /// A candidate for a Config that has the values of `given` already.
+    pub(super) fn sample(&self, given: &Config, rng: &mut SeededRng) -> Candidate {
         let share = rng.unit();
         let last = self.cumulative.len() - 1;
         let kernel = self.cumulative.partition_point(|sum| *sum <= share).min(last);
-        self.axes
-            .iter()
-            .zip(&self.kernels)
-            .map(|(axis, kernels)| {
-                let value = axis.0.at(kernels.sample(kernel, rng));
-                Point::new(axis.0, &value).expect("a domain holds the value at each position")
-            })
-            .collect()
+        let mut config = given.clone();
+        let mut points = Vec::with_capacity(self.parameters.len());
+        for (parameter, kernels) in self.parameters.iter().zip(&self.kernels) {
+            points.push(parameter.is_active(&config).then(|| {
+                let value = parameter.domain.at(kernels.sample(kernel, rng));
+                config.set(&parameter.name, value.clone());
+                Point::new(&parameter.domain, &value)
+                    .expect("a domain holds the value at each position")
+            }));
+        }
+        Candidate(points)
     }
 
-    pub(super) fn log_density(&self, point: &[Point]) -> f64 {
+    pub(super) fn log_density(&self, candidate: &Candidate) -> f64 {
         let mut logs = self.log_weights.clone();
-        for (kernels, value) in self.kernels.iter().zip(point) {
-            kernels.add_log_densities(value, &mut logs);
+        for (kernels, point) in self.kernels.iter().zip(&candidate.0) {
+            if let Some(point) = point {
+                kernels.add_log_densities(point, &mut logs);
+            }
         }
         let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         largest + logs.iter().map(|log| (log - largest).exp()).sum::<f64>().ln()
     }
 }
 
-/// The weight of each point's kernel, from the oldest, and of the flat one: recent points count
-/// more once there are many, since they tell more about where the search is now.
-fn weights(points: usize) -> Vec<f64> {
+/// The weight of each Config's kernel, from the oldest, and of the flat one: recent ones count more
+/// once there are many, since they tell more about where the search is now.
+fn weights(configs: usize) -> Vec<f64> {
     const FULL: usize = 25;
-    let ramp = points.saturating_sub(FULL);
+    let ramp = configs.saturating_sub(FULL);
     let rising = (0..ramp).map(|index| {
-        let least = 1.0 / points as f64;
+        let least = 1.0 / configs as f64;
         least + (1.0 - least) * index as f64 / (ramp.max(2) - 1) as f64
     });
-    rising.chain(std::iter::repeat_n(1.0, points - ramp + 1)).collect()
+    rising.chain(std::iter::repeat_n(1.0, configs - ramp + 1)).collect()
 }
 
 impl Kernels {
-    fn new(domain: &Domain, points: &[&Point], bandwidth: Bandwidth, dimensions: usize) -> Self {
+    fn new(domain: &Domain, points: &[Option<&Point>]) -> Self {
         if let Domain::Choice(values) = domain {
             let categories = values.len();
-            let chosen: Vec<Option<usize>> =
-                points.iter().map(|point| Some(point.category(categories))).chain([None]).collect();
-            let spread = 1.0 / chosen.len() as f64;
+            let chosen: Vec<Option<usize>> = points
+                .iter()
+                .map(|point| point.map(|point| point.category(categories)))
+                .chain([None])
+                .collect();
+            let spread = 1.0 / (chosen.iter().flatten().count() + 1) as f64;
             let total = 1.0 + spread * categories as f64;
             let (log_chosen, log_rest) = (((1.0 + spread) / total).ln(), (spread / total).ln());
             return Kernels::Category { chosen, categories, log_chosen, log_rest };
         }
-        let means: Vec<f64> = points.iter().map(|point| point.middle()).collect();
-        let count = means.len() as f64;
-        let deviations = match bandwidth {
-            Bandwidth::Neighbours => neighbour_distances(&means),
-            Bandwidth::Scott => {
-                let scott = 0.2 * count.max(1.0).powf(-1.0 / (dimensions as f64 + 4.0));
-                vec![scott; means.len()]
-            }
-        };
-        let narrowest = 1.0 / (count + 2.0).min(100.0);
-        let around = means
-            .iter()
-            .zip(deviations)
-            .map(|(mean, deviation)| Normal::new(*mean, deviation.clamp(narrowest, 1.0)));
-        Kernels::Normal(around.chain([Normal::new(0.5, 1.0)]).collect())
+        let means: Vec<f64> = points.iter().flatten().map(|point| point.middle()).collect();
+        let narrowest = 1.0 / (means.len() as f64 + 2.0).min(100.0);
+        let mut deviations = neighbour_distances(&means).into_iter();
+        let mut kernels = Vec::with_capacity(points.len() + 1);
+        for point in points {
+            kernels.push(point.and_then(|point| {
+                let deviation = deviations.next()?.clamp(narrowest, 1.0);
+                Some(Normal::new(point.middle(), deviation))
+            }));
+        }
+        kernels.push(None);
+        Kernels::Normal(kernels)
     }
 
     /// A position, from kernel number `kernel`.
     fn sample(&self, kernel: usize, rng: &mut SeededRng) -> f64 {
         match self {
-            Kernels::Normal(kernels) => kernels[kernel].sample(rng),
+            Kernels::Normal(kernels) => match kernels[kernel] {
+                Some(normal) => normal.sample(rng),
+                None => rng.unit(),
+            },
             Kernels::Category { chosen, categories, log_chosen, log_rest } => {
                 let excess = log_chosen.exp() - log_rest.exp();
                 let category = match chosen[kernel] {
@@ -177,15 +213,15 @@ impl Kernels {
 
     /// Adds the logarithm of each kernel's density, or probability, at `point` to `logs`.
     fn add_log_densities(&self, point: &Point, logs: &mut [f64]) {
+        let flat = point.log_flat_density();
         match self {
             Kernels::Normal(kernels) => {
                 for (kernel, log) in kernels.iter().zip(logs) {
-                    *log += kernel.log_density(point);
+                    *log += kernel.map_or(flat, |normal| normal.log_density(point));
                 }
             }
             Kernels::Category { chosen, categories, log_chosen, log_rest } => {
                 let category = point.category(*categories);
-                let flat = -(*categories as f64).ln();
                 for (chosen, log) in chosen.iter().zip(logs) {
                     *log += match chosen {
                         None => flat,
@@ -198,19 +234,22 @@ impl Kernels {
     }
 }
 
-/// The larger distance of each mean to its neighbours, the flat kernel's mean being one of them.
+/// The larger distance of each mean to its neighbours, among which are the ends for a mean that is
+/// alone on its side (Bergstra et al. 2011).
 fn neighbour_distances(means: &[f64]) -> Vec<f64> {
-    let mut sorted: Vec<f64> = means.iter().copied().chain([0.5]).collect();
+    let mut sorted = means.to_vec();
     sorted.sort_by(f64::total_cmp);
-    means
-        .iter()
-        .map(|mean| {
-            let place = sorted.partition_point(|other| other < mean);
-            let below = place.checked_sub(1).map_or(0.0, |below| mean - sorted[below]);
-            let above = sorted.get(place + 1).map_or(0.0, |above| above - mean);
-            below.max(above)
-        })
-        .collect()
+    let distance = |mean: &f64| {
+        let place = sorted.partition_point(|other| other < mean);
+        let below = place.checked_sub(1).map(|below| mean - sorted[below]);
+        let above = sorted.get(place + 1).map(|above| above - mean);
+        match (below, above) {
+            (Some(below), Some(above)) => below.max(above),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => mean.max(1.0 - mean),
+        }
+    };
+    means.iter().map(distance).collect()
 }
 
 impl Normal {

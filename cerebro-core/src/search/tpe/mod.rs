@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::id::TrialId;
 use crate::seed::{Seed, SeededRng};
 use crate::space::{Parameter, Space};
-use density::{Axis, Bandwidth, Mixture, Point};
+use density::{Candidate, Mixture};
 use history::History;
 
 /// The tree-structured Parzen estimator (Bergstra et al. 2011, "Algorithms for hyper-parameter
@@ -24,7 +24,6 @@ use history::History;
 ///   counts among the others if it is behind all the good ones where it stands.
 /// - Trials that have reported nothing yet count among the others (the constant liar), so that
 ///   proposals made at the same time differ.
-/// - In a conditional space, hyperparameters are estimated from the trials in which they are active.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tpe {
     space: Space,
@@ -43,24 +42,24 @@ pub struct Tpe {
 enum Dependence {
     /// Each by itself.
     Univariate,
-    /// Those that are active under the same conditions together.
+    /// All together.
     Multivariate,
 }
 
 const KIND: &str = "tpe";
 
 /// Candidates that are compared for a proposal.
-const CANDIDATES_UNIVARIATE: usize = 24;
-const CANDIDATES_MULTIVARIATE: usize = 24;
+const CANDIDATES: usize = 24;
 
 impl Tpe {
-    /// Estimates each hyperparameter by itself: robust where they have little to do with each other.
+    /// Estimates each hyperparameter by itself, from the trials in which it is active.
     pub fn univariate(space: &Space, trials: u64, seed: Seed) -> Result<Self, SearchError> {
         Self::new(space, trials, seed, Dependence::Univariate)
     }
 
-    /// Estimates hyperparameters together (Falkner, Klein and Hutter 2018), those that are active
-    /// under the same conditions: finds combinations that are good only together.
+    /// Estimates all hyperparameters together (Falkner, Klein and Hutter 2018): finds values that are
+    /// good only in combination, and in conditional spaces the values of children that go with
+    /// those of their parents. In most spaces this is the better choice.
     pub fn multivariate(space: &Space, trials: u64, seed: Seed) -> Result<Self, SearchError> {
         Self::new(space, trials, seed, Dependence::Multivariate)
     }
@@ -123,68 +122,42 @@ impl Tpe {
             return quasi::point(&self.space, self.seed, self.started);
         };
         let mut config = Config::new();
-        for group in self.groups() {
-            if group[0].is_active(&config) {
-                let point = self.best_candidate(&group, &good, &others, &mut rng);
-                for (parameter, value) in group.iter().zip(point) {
-                    config.set(&parameter.name, value.value);
-                }
-            }
+        let parameters: Vec<&Parameter> = self.space.parameters().iter().collect();
+        let at_once = match self.dependence {
+            Dependence::Univariate => 1,
+            Dependence::Multivariate => parameters.len(),
+        };
+        for parameters in parameters.chunks(at_once) {
+            let candidate = best_candidate(parameters, &config, &good, &others, &mut rng);
+            candidate.add_to(&mut config, parameters);
         }
         config
     }
-
-    /// The hyperparameters that are estimated together, parents first.
-    fn groups(&self) -> Vec<Vec<&Parameter>> {
-        let mut groups: Vec<Vec<&Parameter>> = Vec::new();
-        for parameter in self.space.parameters() {
-            let group = groups.iter_mut().find(|group| {
-                self.dependence == Dependence::Multivariate && group[0].when == parameter.when
-            });
-            match group {
-                Some(group) => group.push(parameter),
-                None => groups.push(vec![parameter]),
-            }
-        }
-        groups
-    }
-
-    fn best_candidate(
-        &self,
-        group: &[&Parameter],
-        good: &[&Config],
-        others: &[&Config],
-        rng: &mut SeededRng,
-    ) -> Vec<Point> {
-        let axes: Vec<Axis<'_>> = group.iter().map(|parameter| Axis(&parameter.domain)).collect();
-        let points = |configs: &[&Config]| -> Vec<Vec<Point>> {
-            configs.iter().filter_map(|config| points_of(group, config)).collect()
-        };
-        let (bandwidth, candidates) = match self.dependence {
-            Dependence::Univariate => (Bandwidth::Neighbours, CANDIDATES_UNIVARIATE),
-            Dependence::Multivariate => (Bandwidth::Scott, CANDIDATES_MULTIVARIATE),
-        };
-        let good = Mixture::new(&axes, &points(good), bandwidth);
-        let others = Mixture::new(&axes, &points(others), bandwidth);
-        let mut best = good.sample(rng);
-        let mut best_score = good.log_density(&best) - others.log_density(&best);
-        for _ in 1..candidates {
-            let candidate = good.sample(rng);
-            let score = good.log_density(&candidate) - others.log_density(&candidate);
-            if score > best_score {
-                (best, best_score) = (candidate, score);
-            }
-        }
-        best
-    }
 }
 
-/// The values that a Config has for the hyperparameters of a group, if it has all of them.
-fn points_of(group: &[&Parameter], config: &Config) -> Option<Vec<Point>> {
-    group
-        .iter()
-        .map(|parameter| Point::new(&parameter.domain, config.get(&parameter.name)?))
-        .collect()
+/// Of some candidates from the good density, the one with the highest ratio of the good density to
+/// that of the others.
+fn best_candidate(
+    parameters: &[&Parameter],
+    given: &Config,
+    good: &[&Config],
+    others: &[&Config],
+    rng: &mut SeededRng,
+) -> Candidate {
+    let good = Mixture::new(parameters, good);
+    let others = Mixture::new(parameters, others);
+    let mut draw = || {
+        let candidate = good.sample(given, rng);
+        (good.log_density(&candidate) - others.log_density(&candidate), candidate)
+    };
+    let mut best = draw();
+    for _ in 1..CANDIDATES {
+        let next = draw();
+        if next.0 > best.0 {
+            best = next;
+        }
+    }
+    best.1
 }
 
 impl Search for Tpe {

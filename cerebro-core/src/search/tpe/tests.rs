@@ -1,7 +1,5 @@
 use super::*;
-use crate::config::Value;
 use crate::search::testing::{Simulation, report};
-use crate::space::Domain;
 
 fn quadratic() -> Space {
     Space::builder()
@@ -128,48 +126,87 @@ fn a_trial_that_lags_behind_counts_against_its_config_only_if_it_is_worse() {
     assert!(history.split(13).is_none());
 }
 
+fn nested() -> Space {
+    Space::builder()
+        .choice("kind", ["a", "b", "c"])
+        .int("n", 1, 6)
+        .when("kind", ["a", "b"])
+        .quniform("q", 0.0, 1.0, 0.25)
+        .when("n", [2, 3])
+        .qloguniform("width", 8.0, 64.0, 8.0)
+        .build()
+        .unwrap()
+}
+
 #[test]
-fn densities_of_discrete_and_continuous_values_add_up_to_one() {
-    let space = quadratic();
-    let parameters = space.parameters();
-    for bandwidth in [Bandwidth::Neighbours, Bandwidth::Scott] {
-        for parameter in parameters {
-            let axes = [Axis(&parameter.domain)];
-            let points: Vec<Vec<Point>> = [0.05, 0.4, 0.41, 0.9]
-                .iter()
-                .map(|at| vec![Point::new(&parameter.domain, &parameter.domain.at(*at)).unwrap()])
-                .collect();
-            let mixture = Mixture::new(&axes, &points, bandwidth);
-            let density = |position: f64| {
-                let value = parameter.domain.at(position);
-                mixture.log_density(&[Point::new(&parameter.domain, &value).unwrap()]).exp()
-            };
-            let levels = parameter.domain.levels();
-            let steps = levels.unwrap_or(4000);
-            let sum: f64 = (0..steps).map(|n| density((n as f64 + 0.5) / steps as f64)).sum();
-            let total = if levels.is_some() { sum } else { sum / steps as f64 };
-            assert!((total - 1.0).abs() < 1e-3, "{}: {total}", parameter.name);
-        }
+fn the_density_of_a_conditional_space_adds_up_to_one() {
+    let space = nested();
+    let parameters: Vec<&Parameter> = space.parameters().iter().collect();
+    let configs: Vec<Config> = (0..40).map(|seed| space.sample(Seed(seed))).collect();
+    let grid = space.grid().unwrap();
+    for count in [0, 1, 7, 40] {
+        let configs: Vec<&Config> = configs[..count].iter().collect();
+        let mixture = Mixture::new(&parameters, &configs);
+        let density = |config| mixture.log_density(&Candidate::of(&parameters, config)).exp();
+        let total: f64 = grid.iter().map(density).sum();
+        assert!((total - 1.0).abs() < 1e-9, "{count} configs: {total}");
+    }
+}
+
+#[test]
+fn the_density_of_numbers_has_an_integral_of_one() {
+    let space =
+        Space::builder().loguniform("y", 1e-4, 1.0).uniform("x", -1.0, 2.0).build().unwrap();
+    for parameter in space.parameters() {
+        let parameters = [parameter];
+        let configs: Vec<Config> = (0..5).map(|seed| space.sample(Seed(seed))).collect();
+        let mixture = Mixture::new(&parameters, &configs.iter().collect::<Vec<_>>());
+        let steps = 4000;
+        let density = |step: i32| {
+            let value = parameter.domain.at((f64::from(step) + 0.5) / f64::from(steps));
+            let config = Config::new().with(&parameter.name, value);
+            mixture.log_density(&Candidate::of(&parameters, &config)).exp()
+        };
+        let total = (0..steps).map(density).sum::<f64>() / f64::from(steps);
+        assert!((total - 1.0).abs() < 1e-3, "{}: {total}", parameter.name);
     }
 }
 
 #[test]
 fn samples_follow_the_density() {
-    let domain = Domain::Int { min: 0, max: 4 };
-    let axes = [Axis(&domain)];
-    let point = |n: i64| vec![Point::new(&domain, &n.into()).unwrap()];
-    let mixture = Mixture::new(&axes, &[point(1), point(1), point(3)], Bandwidth::Scott);
+    let space = nested();
+    let parameters: Vec<&Parameter> = space.parameters().iter().collect();
+    let configs: Vec<Config> = (0..4).map(|seed| space.sample(Seed(seed))).collect();
+    let mixture = Mixture::new(&parameters, &configs.iter().collect::<Vec<_>>());
     let mut rng = Seed(5).rng();
-    let mut counts = [0.0; 5];
-    for _ in 0..20_000 {
-        if let Value::Int(n) = mixture.sample(&mut rng)[0].value {
-            counts[n as usize] += 1.0 / 20_000.0;
-        }
+    let mut shares: std::collections::BTreeMap<Config, f64> = std::collections::BTreeMap::new();
+    for _ in 0..40_000 {
+        let mut config = Config::new();
+        mixture.sample(&Config::new(), &mut rng).add_to(&mut config, &parameters);
+        *shares.entry(config).or_default() += 1.0 / 40_000.0;
     }
-    for (n, share) in counts.iter().enumerate() {
-        let expected = mixture.log_density(&point(n as i64)).exp();
-        assert!((share - expected).abs() < 0.015, "{n}: {share}, expected {expected}");
+    for config in space.grid().unwrap() {
+        let expected = mixture.log_density(&Candidate::of(&parameters, &config)).exp();
+        let share = shares.remove(&config).unwrap_or_default();
+        let deviation = (expected / 40_000.0).sqrt();
+        assert!((share - expected).abs() < 5.0 * deviation, "{config}: {share}, not {expected}");
     }
+    assert!(shares.is_empty(), "outside the space: {shares:?}");
+}
+
+#[test]
+fn a_proposal_goes_with_what_is_good_in_combination() {
+    // Good where both are high or both are low: each by itself tells nothing.
+    let space = Space::builder().uniform("x", 0.0, 1.0).uniform("y", 0.0, 1.0).build().unwrap();
+    let mut search = Tpe::multivariate(&space, 160, Seed(1)).unwrap();
+    let mut together = 0;
+    for trial in 0..160 {
+        let Ask::Start(config) = search.ask(TrialId(trial)) else { panic!() };
+        let (x, y) = (config.float("x").unwrap(), config.float("y").unwrap());
+        search.tell(&EpochReport { max_epochs: 1, ..report(trial, 1, (x - y).abs()) });
+        together += u32::from(trial >= 80 && (x - y).abs() < 0.2);
+    }
+    assert!(together > 50, "{together} of 80, where chance gives 29");
 }
 
 #[test]
