@@ -90,7 +90,6 @@ fn apply(
         reason: format!("its gradient cannot be written: {reason}"),
     };
     let site = Site {
-        op: &record.op,
         inputs: &record.inputs,
         outputs: &record.outputs,
         saved: &record.saved,

@@ -85,7 +85,7 @@ impl<'g> Forward<'g> {
         outputs: usize,
     ) -> Result<Vec<Value>, String> {
         let operator = operators::find(op).ok_or_else(|| format!("operator {op} is unknown"))?;
-        let node = Node { op, inputs, attributes: &attributes, outputs };
+        let node = Node { inputs, attributes: &attributes, outputs };
         let (outputs, saved) = match operator.kind {
             Kind::Composed(compose) => {
                 let outputs = compose(self, &node)?;
@@ -117,6 +117,16 @@ impl<'g> Forward<'g> {
     /// The value of a running statistic before this node: another node may have updated it.
     pub(crate) fn statistic(&self, value: Value) -> Value {
         self.statistics.get(&value).copied().unwrap_or(value)
+    }
+
+    /// Declares `value` a running statistic, which training updates.
+    pub(crate) fn declare_statistic(&mut self, value: Value) {
+        self.statistics.insert(value, value);
+    }
+
+    /// Whether `value` is a running statistic.
+    pub(crate) fn is_statistic(&self, value: Value) -> bool {
+        self.statistics.contains_key(&value)
     }
 
     /// Notes the new value of a running statistic.

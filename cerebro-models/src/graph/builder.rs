@@ -83,6 +83,8 @@ pub struct Builder {
     constants: HashMap<(Type, bytes::Bytes), Value>,
     /// The name given to emitted nodes, for profiles and messages.
     place: String,
+    /// Whether the graph is known to run on one thread.
+    one_thread: bool,
     error: Option<String>,
 }
 
@@ -95,6 +97,16 @@ impl Builder {
     /// An empty graph.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Promises that the graph will run on one thread.
+    pub fn promise_one_thread(&mut self) {
+        self.one_thread = true;
+    }
+
+    /// Whether additions to the same place may be made from several threads at once.
+    pub fn scatters_in_parallel(&self) -> bool {
+        !self.one_thread
     }
 
     /// Nodes emitted from now on are named after `place`.

@@ -1,3 +1,202 @@
-use super::Operator;
+//! Operators that pick elements by index, and those that put them there.
 
-pub(super) const OPERATORS: &[Operator] = &[];
+use super::shapes::same;
+use super::{Gradients, Operator, Site, only};
+use crate::graph::{Attributes, Builder, Call, Type, Value, normalize_axis};
+use crate::onnx::{DataType, TensorData};
+
+pub(super) const OPERATORS: &[Operator] = &[
+    Operator::rule("Gather", gather_shape, gather),
+    Operator::rule("GatherElements", gather_elements_shape, gather_elements),
+    Operator::rule("GatherND", gather_nd_shape, gather_nd),
+    Operator::rule("ScatterElements", same, scatter_elements),
+    Operator::rule("ScatterND", same, scatter_nd),
+    Operator::rule("TopK", top_k_shape, top_k),
+];
+
+fn gather_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    let dims = call.dims(0)?;
+    let axis = call.axis("axis", 0, dims.len())?;
+    let picked = [&dims[..axis], call.dims(1)?, &dims[axis + 1..]].concat();
+    Ok(vec![Type::new(call.data_type(0)?, picked)])
+}
+
+/// Rows that were picked several times get the sum of their gradients, rows that were not get 0.
+fn gather(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let (x, indices, dy) = (at.x(0), at.x(1), at.dy());
+    let dims = g.dims(x).to_vec();
+    let axis = normalize_axis(at.attributes.int("axis", 0), dims.len())?;
+    if let Some(gradient) = one_row(g, dy, indices, axis, &dims) {
+        return Ok(vec![Some(gradient), None]);
+    }
+    // The axis comes first, so that a picked thing is a row.
+    let picked = g.dims(indices).to_vec();
+    let places: Vec<usize> = (axis..axis + picked.len()).collect();
+    let others = (0..g.dims(dy).len()).filter(|place| !places.contains(place));
+    let order: Vec<usize> = places.iter().copied().chain(others).collect();
+    let rows = g.transpose(dy, &order);
+    let count: usize = picked.iter().product();
+    let width = dims.iter().product::<usize>() / dims[axis].max(1);
+    let rows = g.reshape(rows, &[count, width]);
+    let column = g.reshape(indices, &[count, 1]);
+    let column = g.cast(column, DataType::Int64);
+    let table = add_rows(g, rows, column, dims[axis], width);
+    let mut moved = vec![dims[axis]];
+    moved.extend(dims[..axis].iter().chain(&dims[axis + 1..]));
+    let table = g.reshape(table, &moved);
+    let mut back: Vec<usize> = (1..=axis).collect();
+    back.push(0);
+    back.extend(axis + 1..dims.len());
+    Ok(vec![Some(g.transpose(table, &back)), None])
+}
+
+/// The gradient of picking a single known row: zeros around it.
+fn one_row(
+    g: &mut Builder,
+    dy: Value,
+    indices: Value,
+    axis: usize,
+    dims: &[usize],
+) -> Option<Value> {
+    let index = match g.constant_of(indices)?.to_i64s()?.as_slice() {
+        &[index] => normalize_axis(index, dims[axis]).ok()?,
+        _ => return None,
+    };
+    let mut row = dims.to_vec();
+    row[axis] = 1;
+    let row = g.reshape(dy, &row);
+    let (mut before, mut after) = (vec![0; dims.len()], vec![0; dims.len()]);
+    before[axis] = index as i64;
+    after[axis] = (dims[axis] - index - 1) as i64;
+    Some(g.pad(row, &before, &after))
+}
+
+/// A table of `height` rows of zeros, to which each of `rows` is added at its place in `column`.
+///
+/// `ScatterND` is fastest, but ONNX Runtime's processor kernel adds from several threads at once
+/// without care for rows that occur twice: it is right with one thread only.
+fn add_rows(g: &mut Builder, rows: Value, column: Value, height: usize, width: usize) -> Value {
+    let data_type = g.data_type(rows);
+    let zeros = g.fill(0.0, data_type, &[height, width]);
+    if g.scatters_in_parallel() {
+        let count = g.dims(column)[0];
+        let places = g.expand(column, &[count, width]);
+        return scatter_add(g, "ScatterElements", zeros, places, rows, Builder::along(0));
+    }
+    scatter_add(g, "ScatterND", zeros, column, rows, Attributes::none())
+}
+
+fn scatter_add(
+    g: &mut Builder,
+    op: &str,
+    zeros: Value,
+    places: Value,
+    updates: Value,
+    attributes: Attributes,
+) -> Value {
+    g.op(op, &[zeros, places, updates], attributes.with("reduction", "add"))
+}
+
+fn gather_elements_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    Ok(vec![Type::new(call.data_type(0)?, call.dims(1)?)])
+}
+
+fn gather_elements(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let axis = normalize_axis(at.attributes.int("axis", 0), g.dims(at.x(0)).len())?;
+    let zeros = g.filled(0.0, at.x(0));
+    let attributes = Builder::along(axis);
+    Ok(vec![Some(scatter_add(g, "ScatterElements", zeros, at.x(1), at.dy(), attributes)), None])
+}
+
+fn gather_nd_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    let (dims, indices) = (call.dims(0)?, call.dims(1)?);
+    let batch = usize::try_from(call.attributes.int("batch_dims", 0)).unwrap_or(0);
+    let (&depth, places) = indices.split_last().ok_or("the indices are a scalar")?;
+    let rest =
+        dims.get(batch + depth..).ok_or("the indices have more parts than there are axes")?;
+    Ok(vec![Type::new(call.data_type(0)?, [places, rest].concat())])
+}
+
+/// Scattered back to where it was picked; leading batch axes become part of the indices.
+fn gather_nd(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let batch = usize::try_from(at.attributes.int("batch_dims", 0)).unwrap_or(0);
+    let (dims, index_dims) = (g.dims(at.x(0)).to_vec(), g.dims(at.x(1)).to_vec());
+    let Some((&depth, places)) = index_dims.split_last() else {
+        return Err("the indices are a scalar".to_owned());
+    };
+    let mut parts = Vec::new();
+    for axis in 0..batch {
+        let mut shape = vec![1; index_dims.len()];
+        shape[axis] = dims[axis];
+        let range: Vec<i64> = (0..dims[axis] as i64).collect();
+        let range = g.constant(TensorData::from_i64(&shape, &range));
+        parts.push(g.expand(range, &[places, &[1]].concat()));
+    }
+    parts.push(at.x(1));
+    let indices = g.concat(&parts, index_dims.len() - 1);
+    // As flat numbers of rows, so that one way of adding rows serves all.
+    let depth = depth + batch;
+    let strides: Vec<i64> =
+        (0..depth).map(|axis| dims[axis + 1..depth].iter().product::<usize>() as i64).collect();
+    let sizes: Vec<i64> = dims[..depth].iter().map(|&size| size as i64).collect();
+    let (strides, sizes) = (g.ints(&strides), g.ints(&sizes));
+    // Negative indices count from the end: the remainder makes them positive.
+    let indices = g.binary("Mod", indices, sizes);
+    let products = g.mul(indices, strides);
+    let numbers = g.reduce_sum(products, &[index_dims.len() - 1]);
+    let count: usize = places.iter().product();
+    let column = g.reshape(numbers, &[count, 1]);
+    let width: usize = dims[depth..].iter().product();
+    let rows = g.reshape(at.dy(), &[count, width]);
+    let table = add_rows(g, rows, column, dims[..depth].iter().product(), width);
+    Ok(vec![Some(g.reshape(table, &dims)), None])
+}
+
+/// What was overwritten has no gradient; what was written has that of its place.
+fn scatter_elements(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let axis = normalize_axis(at.attributes.int("axis", 0), g.dims(at.x(0)).len())?;
+    let (indices, dy) = (at.x(1), at.dy());
+    let picked = g.op("GatherElements", &[dy, indices], Builder::along(axis));
+    let data = match at.attributes.text("reduction", "none") {
+        "add" => dy,
+        "none" => {
+            let zeros = g.filled(0.0, at.x(2));
+            g.op("ScatterElements", &[dy, indices, zeros], Builder::along(axis))
+        }
+        other => return Err(format!("reduction `{other}` has no gradient")),
+    };
+    Ok(vec![Some(data), None, Some(picked)])
+}
+
+/// As for `ScatterElements`.
+fn scatter_nd(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let (indices, dy) = (at.x(1), at.dy());
+    let picked = g.op("GatherND", &[dy, indices], Attributes::none());
+    let data = match at.attributes.text("reduction", "none") {
+        "add" => dy,
+        "none" => {
+            let zeros = g.filled(0.0, at.x(2));
+            g.op("ScatterND", &[dy, indices, zeros], Attributes::none())
+        }
+        other => return Err(format!("reduction `{other}` has no gradient")),
+    };
+    Ok(vec![Some(data), None, Some(picked)])
+}
+
+fn top_k_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    let mut dims = call.dims(0)?.to_vec();
+    let axis = call.axis("axis", -1, dims.len())?;
+    let k = call.ints(1)?.first().copied().unwrap_or(0);
+    dims[axis] = usize::try_from(k)
+        .ok()
+        .filter(|&k| k <= dims[axis])
+        .ok_or_else(|| format!("k = {k} of the {} elements along axis {axis}", dims[axis]))?;
+    Ok(vec![Type::new(call.data_type(0)?, dims.clone()), Type::new(DataType::Int64, dims)])
+}
+
+/// The gradients of the largest elements go back to where these were.
+fn top_k(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let axis = normalize_axis(at.attributes.int("axis", -1), g.dims(at.x(0)).len())?;
+    let zeros = g.filled(0.0, at.x(0));
+    only(g.op("ScatterElements", &[zeros, at.y(1), at.dy()], Builder::along(axis)))
+}

@@ -18,11 +18,13 @@ mod matrix;
 mod movement;
 mod normalization;
 mod pooling;
+mod random;
 mod recurrent;
 mod reduction;
 mod resize;
 mod shapes;
 mod trigonometry;
+mod window;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -90,7 +92,6 @@ pub(crate) struct Lowered {
 /// A forward node, before it is emitted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Node<'a> {
-    pub(crate) op: &'a str,
     pub(crate) inputs: &'a [Option<Value>],
     pub(crate) attributes: &'a Attributes,
     /// How many outputs are wanted.
@@ -117,7 +118,6 @@ impl Node<'_> {
 /// What a gradient rule sees: a node of the forward pass, and the gradients of its outputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Site<'a> {
-    pub(crate) op: &'a str,
     pub(crate) inputs: &'a [Option<Value>],
     pub(crate) outputs: &'a [Value],
     /// What the lowering kept.
@@ -221,6 +221,7 @@ const FAMILIES: &[&[Operator]] = &[
     movement::OPERATORS,
     normalization::OPERATORS,
     pooling::OPERATORS,
+    random::OPERATORS,
     recurrent::OPERATORS,
     reduction::OPERATORS,
     resize::OPERATORS,

@@ -1,3 +1,289 @@
-use super::Operator;
+//! Normalizations.
 
-pub(super) const OPERATORS: &[Operator] = &[];
+use super::{Composition, Gradients, Lowered, Node, Operator, Site};
+use crate::autodiff::{Forward, Mode};
+use crate::graph::{Attributes, Builder, Call, Type, Value, normalize_axis};
+use crate::onnx::{DataType, TensorData};
+
+pub(super) const OPERATORS: &[Operator] = &[
+    Operator::lowered("BatchNormalization", batch_shape, batch_forward, batch),
+    Operator::lowered("LayerNormalization", layer_shape, layer_forward, layer),
+    Operator::composed("InstanceNormalization", INSTANCE),
+    Operator::composed("GroupNormalization", GROUP),
+    Operator::composed("MeanVarianceNormalization", MEAN_VARIANCE),
+    Operator::composed("LpNormalization", LP),
+];
+
+fn batch_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    let dims = call.dims(0)?;
+    let channels = *dims.get(1).ok_or_else(|| format!("{dims:?} has no channels"))?;
+    for index in 1..5 {
+        if call.dims(index)? != [channels] {
+            return Err(format!("input {index} is {:?}, not [{channels}]", call.dims(index)?));
+        }
+    }
+    let statistic = Type::new(call.data_type(3)?, [channels]);
+    Ok(vec![call.value_type(0)?.clone(), statistic.clone(), statistic])
+}
+
+/// Training normalizes with the batch's own statistics and blends them into the running ones,
+/// whatever mode the file was exported in (Ioffe and Szegedy 2015). The variance that normalizes
+/// is divided by n, the one that is kept by n - 1, as in PyTorch. A batch with one value per
+/// channel says nothing about the variance: the running one stays.
+fn batch_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, String> {
+    batch_shape(&node.call(forward.graph))?;
+    let (x, scale, bias) = (node.required(0)?, node.required(1)?, node.required(2)?);
+    let (mean, variance) = (node.required(3)?, node.required(4)?);
+    let epsilon = node.attributes.float("epsilon", 1e-5);
+    let trains = forward.mode == Mode::Training && forward.is_statistic(mean);
+    if !trains {
+        let y = affine(forward.graph, x, [scale, bias, mean, variance], epsilon);
+        let outputs = vec![y, mean, variance];
+        return Ok(Lowered {
+            outputs: outputs.into_iter().take(node.outputs).collect(),
+            saved: vec![],
+        });
+    }
+    let running = [forward.statistic(mean), forward.statistic(variance)];
+    let g = &mut *forward.graph;
+    let count = g.value_type(x).elements() / g.dims(scale)[0].max(1);
+    let batch_mean = channel_mean(g, x);
+    let shaped = per_channel(g, batch_mean, x);
+    let centered = g.sub(x, shaped);
+    let squared = g.square(centered);
+    let batch_variance = channel_mean(g, squared);
+    let y = affine(g, x, [scale, bias, batch_mean, batch_variance], epsilon);
+    let keep = node.attributes.float("momentum", 0.9);
+    let new_mean = blend(g, running[0], batch_mean, keep, 1.0 - keep);
+    let new_variance = if count > 1 {
+        let unbiased = count as f64 / (count - 1) as f64;
+        blend(g, running[1], batch_variance, keep, (1.0 - keep) * unbiased)
+    } else {
+        running[1]
+    };
+    forward.update_statistic(mean, new_mean);
+    forward.update_statistic(variance, new_variance);
+    let outputs = vec![y, new_mean, new_variance];
+    Ok(Lowered {
+        outputs: outputs.into_iter().take(node.outputs).collect(),
+        saved: vec![batch_mean, batch_variance],
+    })
+}
+
+/// `scale (x - mean) / sqrt(variance + epsilon) + bias` per channel: the inference operator.
+fn affine(
+    g: &mut Builder,
+    x: Value,
+    [scale, bias, mean, variance]: [Value; 4],
+    epsilon: f64,
+) -> Value {
+    let attributes = Attributes::none().with("epsilon", epsilon as f32);
+    g.op("BatchNormalization", &[x, scale, bias, mean, variance], attributes)
+}
+
+fn blend(g: &mut Builder, old: Value, new: Value, keep: f64, take: f64) -> Value {
+    let old_part = g.scale(old, keep);
+    let new_part = g.scale(new, take);
+    g.add(old_part, new_part)
+}
+
+/// The mean over all axes but the channels; in two stages, the first of which reads memory in
+/// its order.
+fn channel_mean(g: &mut Builder, x: Value) -> Value {
+    channel_reduction(g, "ReduceMean", x)
+}
+
+fn channel_reduction(g: &mut Builder, op: &str, x: Value) -> Value {
+    let dims = g.dims(x).to_vec();
+    let rows = if dims.len() > 2 {
+        let flat = g.reshape(x, &[dims[0], dims[1], dims[2..].iter().product()]);
+        let rows = g.reduce(op, flat, &[2]);
+        g.reshape(rows, &dims[..2])
+    } else {
+        x
+    };
+    let reduced = g.reduce(op, rows, &[0]);
+    g.reshape(reduced, &[dims[1]])
+}
+
+/// A value per channel in a shape that broadcasts to `x`.
+fn per_channel(g: &mut Builder, value: Value, x: Value) -> Value {
+    let mut dims = vec![1; g.dims(x).len()];
+    dims[1] = g.dims(value)[0];
+    g.reshape(value, &dims)
+}
+
+/// With `h = (x - mean) / s` and `s = sqrt(variance + epsilon)`: `dbias = sum dy`,
+/// `dscale = sum dy h`, `dx = scale / s (dy - dbias / n - h dscale / n)` (Ioffe and Szegedy 2015,
+/// section 3). Both affine maps in `dx` are inference operators again. Outside training the
+/// statistics are constants, and the last two terms fall away.
+fn batch(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let (x, scale, dy) = (at.x(0), at.x(1), at.dy());
+    let epsilon = at.attributes.float("epsilon", 1e-5);
+    let own_statistics = at.saved.len() == 2;
+    let (mean, variance) =
+        if own_statistics { (at.saved[0], at.saved[1]) } else { (at.x(3), at.x(4)) };
+    let (zeros, ones) = (g.filled(0.0, scale), g.filled(1.0, scale));
+    let shifted = g.add_scalar(variance, epsilon);
+    let deviation = g.unary("Sqrt", shifted);
+    let gain = g.div(scale, deviation);
+    let normalized = affine(g, x, [ones, zeros, mean, variance], epsilon);
+    let dbias = channel_reduction(g, "ReduceSum", dy);
+    let product = g.mul(dy, normalized);
+    let dscale = channel_reduction(g, "ReduceSum", product);
+    if !own_statistics {
+        let dx = affine(g, dy, [gain, zeros, zeros, ones], 0.0);
+        return Ok(vec![Some(dx), Some(dscale), Some(dbias), None, None]);
+    }
+    let count = g.value_type(x).elements() / g.dims(scale)[0].max(1);
+    let share = g.scale(gain, -1.0 / count as f64);
+    let (offset, slope) = (g.mul(share, dbias), g.mul(share, dscale));
+    let direct = affine(g, dy, [gain, offset, zeros, ones], 0.0);
+    let indirect = affine(g, normalized, [slope, zeros, zeros, ones], 0.0);
+    let dx = g.add(direct, indirect);
+    Ok(vec![Some(dx), Some(dscale), Some(dbias), None, None])
+}
+
+fn layer_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    let input = call.value_type(0)?;
+    let axis = normalize_axis(call.attributes.int("axis", -1), input.dims.len())?;
+    let mut statistic = input.dims.clone();
+    statistic[axis..].fill(1);
+    // ONNX keeps statistics in 32 bits (`stash_type`).
+    let statistic = Type::new(DataType::Float32, statistic);
+    Ok(vec![input.clone(), statistic.clone(), statistic])
+}
+
+fn layer_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, String> {
+    let count = if forward.mode == Mode::Training { 3 } else { node.outputs };
+    let outputs =
+        forward.graph.emit("LayerNormalization", node.inputs, node.attributes.clone(), count);
+    let saved = outputs.get(1..).unwrap_or_default().to_vec();
+    Ok(Lowered { outputs: outputs.into_iter().take(node.outputs).collect(), saved })
+}
+
+/// With `h = (x - mean) / s` and `u = dy scale`: `dx = (u - mean(u) - h mean(u h)) / s`, means
+/// over the normalized axes (Ba, Kiros and Hinton 2016); `dscale = sum dy h`, `dbias = sum dy`.
+fn layer(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let (x, scale, dy) = (at.x(0), at.x(1), at.dy());
+    let rank = g.dims(x).len();
+    let axis = normalize_axis(at.attributes.int("axis", -1), rank)?;
+    let axes: Vec<usize> = (axis..rank).collect();
+    let &[mean, inverse] = at.saved else {
+        return Err("its statistics were not kept".to_owned());
+    };
+    let data_type = g.data_type(x);
+    let (mean, inverse) = (g.cast(mean, data_type), g.cast(inverse, data_type));
+    let centered = g.sub(x, mean);
+    let normalized = g.mul(centered, inverse);
+    let weighted = g.mul(dy, scale);
+    let average = g.reduce("ReduceMean", weighted, &axes);
+    let product = g.mul(weighted, normalized);
+    let correlation = g.reduce("ReduceMean", product, &axes);
+    let along = g.mul(normalized, correlation);
+    let difference = g.sub(weighted, average);
+    let difference = g.sub(difference, along);
+    let dx = g.mul(difference, inverse);
+    let scale_dims = g.dims(scale).to_vec();
+    let dscale = g.mul(dy, normalized);
+    let mut gradients = vec![Some(dx), Some(g.sum_to(dscale, &scale_dims))];
+    if let Some(bias) = at.input(2) {
+        let dims = g.dims(bias).to_vec();
+        gradients.push(Some(g.sum_to(dy, &dims)));
+    }
+    Ok(gradients)
+}
+
+/// Normalizes each of `rows` equal parts of `x` by itself; no scale, no bias.
+fn normalize_rows(
+    forward: &mut Forward<'_>,
+    x: Value,
+    rows: usize,
+    epsilon: f64,
+) -> Result<Value, String> {
+    let dims = forward.graph.dims(x).to_vec();
+    let columns = dims.iter().product::<usize>() / rows.max(1);
+    let matrix = forward.graph.sizes(&[rows, columns]);
+    let flat = forward.apply("Reshape", &[Some(x), Some(matrix)], Attributes::none())?;
+    let data_type = forward.graph.data_type(x);
+    let ones = forward.graph.fill(1.0, data_type, &[columns]);
+    let attributes = Attributes::none().with("axis", -1).with("epsilon", epsilon as f32);
+    let normalized = forward.apply("LayerNormalization", &[Some(flat), Some(ones)], attributes)?;
+    let sizes = forward.graph.sizes(&dims);
+    forward.apply("Reshape", &[Some(normalized), Some(sizes)], Attributes::none())
+}
+
+/// `scale x + bias`, one of each per channel.
+fn scale_channels(
+    forward: &mut Forward<'_>,
+    x: Value,
+    scale: Value,
+    bias: Value,
+) -> Result<Value, String> {
+    let dims = forward.graph.dims(x).to_vec();
+    let mut shape = vec![1; dims.len()];
+    shape[1] = dims[1];
+    let shape = forward.graph.sizes(&shape);
+    let scale = forward.apply("Reshape", &[Some(scale), Some(shape)], Attributes::none())?;
+    let bias = forward.apply("Reshape", &[Some(bias), Some(shape)], Attributes::none())?;
+    let scaled = forward.apply("Mul", &[Some(x), Some(scale)], Attributes::none())?;
+    forward.apply("Add", &[Some(scaled), Some(bias)], Attributes::none())
+}
+
+/// Batch size and channels of `x`.
+fn batch_and_channels(forward: &Forward<'_>, x: Value) -> Result<(usize, usize), String> {
+    match forward.graph.dims(x) {
+        [batch, channels, ..] => Ok((*batch, *channels)),
+        dims => Err(format!("{dims:?} has no batch and channels")),
+    }
+}
+
+/// Each channel of each example by itself (Ulyanov, Vedaldi and Lempitsky 2016).
+const INSTANCE: Composition = |forward, node| {
+    let x = node.required(0)?;
+    let (batch, channels) = batch_and_channels(forward, x)?;
+    let epsilon = node.attributes.float("epsilon", 1e-5);
+    let normalized = normalize_rows(forward, x, batch * channels, epsilon)?;
+    Ok(vec![scale_channels(forward, normalized, node.required(1)?, node.required(2)?)?])
+};
+
+/// Each group of channels of each example by itself (Wu and He 2018).
+const GROUP: Composition = |forward, node| {
+    let x = node.required(0)?;
+    let (batch, channels) = batch_and_channels(forward, x)?;
+    let groups = usize::try_from(node.attributes.int("num_groups", 0)).unwrap_or(0);
+    if groups == 0 || channels % groups != 0 {
+        return Err(format!("{channels} channels do not divide into {groups} groups"));
+    }
+    let epsilon = node.attributes.float("epsilon", 1e-5);
+    let normalized = normalize_rows(forward, x, batch * groups, epsilon)?;
+    Ok(vec![scale_channels(forward, normalized, node.required(1)?, node.required(2)?)?])
+};
+
+/// `(x - mean(x)) / (sqrt(mean(x^2) - mean(x)^2) + 1e-9)` over the axes, as ONNX defines it.
+const MEAN_VARIANCE: Composition = |forward, node| {
+    let x = node.required(0)?;
+    let axes = node.attributes.ints("axes").unwrap_or(&[0, 2, 3]).to_vec();
+    let axes = forward.graph.ints(&axes);
+    let keep = Attributes::none().with("keepdims", 1);
+    let none = Attributes::none;
+    let mean = forward.apply("ReduceMean", &[Some(x), Some(axes)], keep.clone())?;
+    let centered = forward.apply("Sub", &[Some(x), Some(mean)], none())?;
+    let squared = forward.apply("Mul", &[Some(centered), Some(centered)], none())?;
+    let variance = forward.apply("ReduceMean", &[Some(squared), Some(axes)], keep)?;
+    let deviation = forward.apply("Sqrt", &[Some(variance)], none())?;
+    let least = forward.graph.scalar(1e-9, x);
+    let divisor = forward.apply("Add", &[Some(deviation), Some(least)], none())?;
+    Ok(vec![forward.apply("Div", &[Some(centered), Some(divisor)], none())?])
+};
+
+/// `x` divided by its L1 or L2 norm along the axis.
+const LP: Composition = |forward, node| {
+    let x = node.required(0)?;
+    let op = if node.attributes.int("p", 2) == 1 { "ReduceL1" } else { "ReduceL2" };
+    let axis = TensorData::from_i64(&[1], &[node.attributes.int("axis", -1)]);
+    let axis = forward.graph.constant(axis);
+    let attributes = Attributes::none().with("keepdims", 1);
+    let norm = forward.apply(op, &[Some(x), Some(axis)], attributes)?;
+    Ok(vec![forward.apply("Div", &[Some(x), Some(norm)], Attributes::none())?])
+};

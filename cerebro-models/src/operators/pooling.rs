@@ -1,3 +1,194 @@
-use super::Operator;
+//! Pools: maxima and means of windows.
 
-pub(super) const OPERATORS: &[Operator] = &[];
+use super::window::{Window, sizes};
+use super::{Gradients, Lowered, Node, Operator, Site, only};
+use crate::autodiff::{Forward, Mode};
+use crate::graph::{Attributes, Builder, Call, Type, Value};
+use crate::onnx::{DataType, TensorData};
+
+pub(super) const OPERATORS: &[Operator] = &[
+    Operator::lowered("MaxPool", pool_shape, max_pool_forward, max_pool),
+    Operator::rule("AveragePool", pool_shape, average_pool),
+    Operator::rule("GlobalAveragePool", global_shape, global_average_pool),
+    Operator::rule("GlobalMaxPool", global_shape, global_max_pool),
+];
+
+/// The spatial sizes: all axes but batch and channels.
+fn spatial(dims: &[usize]) -> Result<&[usize], String> {
+    match dims {
+        [_, _, spatial @ ..] if !spatial.is_empty() => Ok(spatial),
+        _ => Err(format!("{dims:?} has no batch, channels and spatial axes")),
+    }
+}
+
+fn window(call: &Call<'_>) -> Result<Window, String> {
+    let input = spatial(call.dims(0)?)?;
+    let kernel = sizes(call, "kernel_shape", input.len(), 0)?;
+    Window::new(call, kernel, input)
+}
+
+/// The number of places along each axis. With `ceil_mode` the last place may be over the edge, but
+/// must start inside the input or the padding before it.
+fn places(call: &Call<'_>, window: &Window) -> Result<Vec<usize>, String> {
+    let input = spatial(call.dims(0)?)?;
+    let mut places = window.places(input)?;
+    if call.attributes.flag("ceil_mode") {
+        for (axis, count) in places.iter_mut().enumerate() {
+            let rest = window.padded(axis, input[axis]) - window.extent(axis);
+            let rounded_up = rest.div_ceil(window.strides[axis]) + 1;
+            let start = (rounded_up - 1) * window.strides[axis];
+            *count = if start < input[axis] + window.pads_before[axis] {
+                rounded_up
+            } else {
+                rounded_up - 1
+            };
+        }
+    }
+    Ok(places)
+}
+
+fn pool_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    let window = window(call)?;
+    let mut dims = call.dims(0)?[..2].to_vec();
+    dims.extend(places(call, &window)?);
+    let values = Type::new(call.data_type(0)?, dims.clone());
+    Ok(vec![values, Type::new(DataType::Int64, dims)])
+}
+
+/// Training keeps where each maximum was.
+fn max_pool_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, String> {
+    let attributes = node.attributes.clone();
+    if forward.mode == Mode::Inference {
+        let outputs = forward.graph.emit("MaxPool", node.inputs, attributes, node.outputs);
+        return Ok(Lowered { outputs, saved: Vec::new() });
+    }
+    let pooled = forward.graph.emit("MaxPool", node.inputs, attributes.without("storage_order"), 2);
+    let saved = vec![pooled.get(1).copied().unwrap_or(Value::REFUSED)];
+    Ok(Lowered { outputs: pooled.into_iter().take(node.outputs).collect(), saved })
+}
+
+/// Each gradient goes to where the maximum was; the places count through the whole tensor.
+fn max_pool(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let dims = g.dims(at.x(0)).to_vec();
+    let indices = at.saved.first().copied().unwrap_or(Value::REFUSED);
+    let count = g.value_type(at.dy()).elements();
+    let flat_indices = g.reshape(indices, &[count]);
+    let flat = g.reshape(at.dy(), &[count]);
+    let data_type = g.data_type(flat);
+    let zeros = g.fill(0.0, data_type, &[dims.iter().product()]);
+    let attributes = Builder::along(0).with("reduction", "add");
+    let scattered = g.op("ScatterElements", &[zeros, flat_indices, flat], attributes);
+    only(g.reshape(scattered, &dims))
+}
+
+/// Each gradient is spread evenly over its window: a transposed convolution with a kernel of ones,
+/// of each channel by itself.
+fn average_pool(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let call = at.call(g);
+    let (window, include_pads) = (window(&call)?, at.attributes.flag("count_include_pad"));
+    let dims = g.dims(at.x(0)).to_vec();
+    let (input, output) = (spatial(&dims)?.to_vec(), spatial(g.dims(at.dy()))?.to_vec());
+    let shares = shares(&window, &input, &output, include_pads);
+    let shares = TensorData::from_f64(g.data_type(at.dy()), &output, &shares);
+    let shares = g.constant(shares);
+    let dy = g.mul(at.dy(), shares);
+    let rank = input.len();
+    let tiles = (0..rank).all(|axis| {
+        window.extent(axis) == window.strides[axis]
+            && input[axis] == output[axis] * window.strides[axis]
+    });
+    if tiles && window.dilations.iter().all(|&dilation| dilation == 1) {
+        return only(spread_tiles(g, dy, &dims, &window.strides));
+    }
+    let images = dims[0] * dims[1];
+    let single = |sizes: &[usize]| [&[images, 1], sizes].concat();
+    let one_channel = g.reshape(dy, &single(&output));
+    let kernel = [&[1, 1], window.kernel.as_slice()].concat();
+    let data_type = g.data_type(dy);
+    let ones = g.fill(1.0, data_type, &kernel);
+    let ints = |values: &[usize]| values.iter().map(|&v| v as i64).collect::<Vec<_>>();
+    let attributes = Attributes::none()
+        .with("strides", ints(&window.strides))
+        .with("dilations", ints(&window.dilations));
+    let spread = g.op("ConvTranspose", &[one_channel, ones], attributes);
+    // The padding is cut off; windows may have left out the end of the input or gone beyond it.
+    let full = g.dims(spread)[2..].to_vec();
+    let mut gradient = spread;
+    let mut after = vec![0; rank + 2];
+    for axis in 0..rank {
+        let start = window.pads_before[axis];
+        let end = full[axis].min(start + input[axis]);
+        gradient = g.slice(gradient, axis + 2, start as i64, end as i64, 1);
+        after[axis + 2] = (input[axis] - (end - start)) as i64;
+    }
+    let gradient = g.pad(gradient, &vec![0; rank + 2], &after);
+    only(g.reshape(gradient, &dims))
+}
+
+/// One over the number of elements that each window averages. Padding counts if said so, but not
+/// what `ceil_mode` adds beyond it.
+fn shares(window: &Window, input: &[usize], output: &[usize], include_pads: bool) -> Vec<f64> {
+    let count = |axis: usize, place: usize| -> usize {
+        let (first, last) = if include_pads {
+            (0, window.padded(axis, input[axis]))
+        } else {
+            (window.pads_before[axis], window.pads_before[axis] + input[axis])
+        };
+        let start = place * window.strides[axis];
+        (0..window.kernel[axis])
+            .map(|tap| start + tap * window.dilations[axis])
+            .filter(|at| (first..last).contains(at))
+            .count()
+    };
+    let mut shares = vec![1.0];
+    for (axis, &places) in output.iter().enumerate() {
+        let counts: Vec<f64> = (0..places).map(|place| count(axis, place) as f64).collect();
+        shares =
+            shares.iter().flat_map(|share| counts.iter().map(move |count| share / count)).collect();
+    }
+    shares
+}
+
+/// Copies each element over its tile, where tiles cover the input exactly.
+fn spread_tiles(g: &mut Builder, dy: Value, dims: &[usize], tile: &[usize]) -> Value {
+    let (mut thin, mut wide) = (dims[..2].to_vec(), dims[..2].to_vec());
+    for (axis, &size) in tile.iter().enumerate() {
+        let places = dims[axis + 2] / size;
+        thin.extend([places, 1]);
+        wide.extend([places, size]);
+    }
+    let thin = g.reshape(dy, &thin);
+    let copies = g.expand(thin, &wide);
+    g.reshape(copies, dims)
+}
+
+fn global_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    let dims = call.dims(0)?;
+    spatial(dims)?;
+    let reduced: Vec<usize> =
+        dims.iter().enumerate().map(|(axis, &size)| if axis < 2 { size } else { 1 }).collect();
+    Ok(vec![Type::new(call.data_type(0)?, reduced)])
+}
+
+fn global_average_pool(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let dims = g.dims(at.x(0)).to_vec();
+    let area: usize = dims[2..].iter().product();
+    let share = g.scale(at.dy(), 1.0 / area as f64);
+    only(g.expand(share, &dims))
+}
+
+/// The gradient goes to the first of the largest elements.
+fn global_max_pool(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let dims = g.dims(at.x(0)).to_vec();
+    let area: usize = dims[2..].iter().product();
+    let flat = [dims[0], dims[1], area];
+    let x = g.reshape(at.x(0), &flat);
+    let place = g.op("ArgMax", &[x], Builder::along(2).with("keepdims", 1));
+    let places: Vec<i64> = (0..area as i64).collect();
+    let places = g.ints(&places);
+    let is_place = g.binary("Equal", places, place);
+    let dy = g.reshape(at.dy(), &[dims[0], dims[1], 1]);
+    let zero = g.scalar(0.0, dy);
+    let gradient = g.select(is_place, dy, zero);
+    only(g.reshape(gradient, &dims))
+}

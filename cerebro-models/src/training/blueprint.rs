@@ -57,6 +57,17 @@ pub struct Blueprint {
     variables: Vec<Variable>,
     /// The model's inputs that its output depends on.
     inputs: Vec<ValueInfo>,
+    threads: Threads,
+}
+
+/// How many threads run the graphs of a blueprint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Threads {
+    /// One, inside a session: some gradients have faster forms then.
+    One,
+    /// Any number.
+    #[default]
+    Any,
 }
 
 impl Blueprint {
@@ -77,7 +88,13 @@ impl Blueprint {
         let roles = roles(&model.graph, &spec, &output)?;
         let variables = variables(&model, &spec, &roles);
         let inputs = read_inputs(&model, &output);
-        Ok(Self { model, opset, spec, output, roles, variables, inputs })
+        Ok(Self { model, opset, spec, output, roles, variables, inputs, threads: Threads::Any })
+    }
+
+    /// Draws graphs for sessions with this many threads. The numbers are the same.
+    pub fn with_threads(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
     }
 
     /// What a trial owns: parameters, frozen parameters, running statistics, optimizer state, in
@@ -214,7 +231,13 @@ impl Blueprint {
             variables.insert(variable.name.clone(), graph.input(&variable.input, value_type));
         }
         let needed = needed_nodes(&self.model.graph, &[&self.output]);
+        if self.threads == Threads::One {
+            graph.promise_one_thread();
+        }
         let mut forward = Forward::new(graph, mode);
+        for name in &self.roles.statistics {
+            forward.declare_statistic(variables[name]);
+        }
         let mut importer = Importer::new(&mut forward, self.opset);
         for (name, value) in &bound {
             importer.define(name, *value);

@@ -20,7 +20,7 @@ mod parameters;
 mod pattern;
 mod spec;
 
-pub use blueprint::Blueprint;
+pub use blueprint::{Blueprint, Threads};
 pub use interface::{
     DataInput, Initial, Interface, StatisticKind, StatisticOutput, Variable, VariableKind,
 };
