@@ -21,6 +21,7 @@
 //! | [`SuccessiveHalving`] | the same, comparing complete rungs |
 //! | [`Hyperband`] | several ways to spend the same epochs, where it is not known how soon a trial shows what it is worth; [with TPE](Hyperband::bohb) it is BOHB |
 //! | [`MedianStopping`] | stops what falls behind |
+//! | [`StopWhen`] | ends it all at a target, at a number of epochs, or when nothing gets better |
 //!
 //! [`Population`] changes hyperparameters while it trains.
 //!
@@ -119,6 +120,7 @@ mod population;
 mod quasi;
 mod random;
 mod rungs;
+mod stop;
 #[cfg(test)]
 mod testing;
 mod tpe;
@@ -138,6 +140,7 @@ pub use population::{Inheritance, Population};
 pub use quasi::QuasiRandom;
 pub use random::Random;
 pub use rungs::Rungs;
+pub use stop::{StopRule, StopWhen};
 pub use tpe::Tpe;
 
 use crate::config::Config;

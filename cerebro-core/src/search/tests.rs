@@ -26,7 +26,7 @@ fn loss(config: &Config, trial: TrialId, epoch: u32) -> f64 {
     rate * rate + 3.0 / f64::from(epoch) + noise
 }
 
-const KINDS: usize = 11;
+const KINDS: usize = 12;
 
 /// A search of each kind, for at most 27 epochs.
 fn search(kind: usize, seed: Seed) -> Box<dyn Search> {
@@ -45,6 +45,14 @@ fn search(kind: usize, seed: Seed) -> Box<dyn Search> {
         7 => Box::new(Hyperband::new(random(), rungs(), sizes, 1).unwrap()),
         8 => Box::new(Hyperband::bohb(space, rungs(), 1, seed).unwrap()),
         9 => Box::new(MedianStopping::new(Asha::new(random(), rungs()), 2, 3).unwrap()),
+        10 => {
+            let rules = [
+                StopRule::Target(0.3),
+                StopRule::Epochs(200),
+                StopRule::NoImprovement { epochs: 120, least: 0.01 },
+            ];
+            Box::new(StopWhen::new(Asha::new(random(), rungs()), rules).unwrap())
+        }
         _ => Box::new(Population::new(space, 12, ["rate", "momentum"], seed).unwrap()),
     }
 }
