@@ -10,6 +10,7 @@ mod json_lines;
 mod leaderboard;
 #[cfg(feature = "progress")]
 mod progress;
+mod report;
 mod summary;
 #[cfg(test)]
 mod synthetic;
@@ -22,6 +23,7 @@ pub use json_lines::{JsonLines, TimedEvent, read_events};
 pub use leaderboard::{Leaderboard, Standing};
 #[cfg(feature = "progress")]
 pub use progress::Progress;
+pub use report::HtmlReport;
 pub use trial_logs::TrialLogs;
 
 use std::error::Error;

@@ -346,12 +346,12 @@ impl Simulation {
         let rate = trial.config.float("learning_rate").unwrap();
         let width = trial.config.sizes("hidden").unwrap()[0] as f64;
         let off = (rate.log10() + 2.2) / 1.6;
-        let limit = 0.985 - 0.25 * off * off.abs() - 0.4 / width;
+        let limit = 0.985 - 0.25 * off * off - 0.4 / width;
         let speed = 0.5 + 0.5 * (-off * off).exp();
         let learnt = 1.0 - 0.9 * (-speed * f64::from(trial.epoch + 1)).exp();
         let gap = if split == Split::Train { 0.01 } else { 0.0 };
-        let noise = 0.004 * self.rng.normal();
-        let accuracy = (limit * learnt + gap + noise).clamp(0.05, 1.0);
+        let noise = 0.002 * self.rng.normal();
+        let accuracy = (limit * learnt + gap + noise).clamp(0.05, 0.999);
         let loss = if index == 3 && self.trials[index].epoch == 0 {
             f64::INFINITY
         } else {

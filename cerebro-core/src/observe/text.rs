@@ -19,7 +19,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// A hyperparameter in as few characters as tell it.
-fn hyperparameter(value: &Value) -> String {
+pub(super) fn hyperparameter(value: &Value) -> String {
     match value {
         Value::Float(value) if value.is_finite() && *value != 0.0 => {
             let short: f64 = format!("{value:.2e}").parse().unwrap_or(*value);

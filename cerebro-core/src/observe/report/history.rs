@@ -1,0 +1,396 @@
+//! [`History`]: what the report needs to know of an experiment, gathered from its events.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::backend::WorkerInfo;
+use crate::config::Config;
+use crate::data::PartitionInfo;
+use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
+use crate::metric::{Direction, Metrics, Objective};
+use crate::observe::{Event, Outcome, Summary, TrialStatus};
+use crate::seed::Seed;
+
+/// More units than this are counted but not drawn, so that memory and page stay bounded.
+const MOST_BARS: usize = 20_000;
+
+/// What the report needs to know of an experiment.
+#[derive(Debug)]
+pub(super) struct History {
+    pub(super) name: String,
+    pub(super) seed: Seed,
+    pub(super) objective: Objective,
+    pub(super) epochs: u32,
+    pub(super) partitions: Vec<PartitionInfo>,
+    pub(super) workers: BTreeMap<WorkerId, WorkerHistory>,
+    pub(super) trials: BTreeMap<TrialId, TrialHistory>,
+    /// The names of the columns of [`EpochPoint::values`].
+    pub(super) metrics: Vec<(Split, String)>,
+    pub(super) loads: Vec<Load>,
+    pub(super) bars: Vec<Bar>,
+    pub(super) bars_left_out: u64,
+    /// The figures so far; those of the driver once it has ended.
+    pub(super) summary: Summary,
+    pub(super) finished: bool,
+    pub(super) started: Duration,
+    pub(super) now: Duration,
+    open: HashMap<(Unit, WorkerId), Open>,
+}
+
+/// A worker and when it was away.
+#[derive(Debug)]
+pub(super) struct WorkerHistory {
+    pub(super) info: WorkerInfo,
+    pub(super) absences: Vec<Absence>,
+    /// Which of its lanes in the schedule are taken.
+    lanes: Vec<bool>,
+}
+
+impl WorkerHistory {
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes.len().max(self.info.slots)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Absence {
+    pub(super) from: Duration,
+    pub(super) to: Option<Duration>,
+    pub(super) reason: String,
+}
+
+#[derive(Debug)]
+pub(super) struct TrialHistory {
+    pub(super) config: Config,
+    pub(super) parent: Option<TrialId>,
+    pub(super) status: TrialStatus,
+    pub(super) started: Duration,
+    pub(super) ended: Option<Duration>,
+    pub(super) best: Option<(f64, u32)>,
+    pub(super) curve: Vec<EpochPoint>,
+    pub(super) exploits: Vec<(Duration, TrialId)>,
+}
+
+#[derive(Debug)]
+pub(super) struct EpochPoint {
+    pub(super) epoch: u32,
+    pub(super) at: Duration,
+    pub(super) values: Vec<f64>,
+}
+
+/// A partition being read by a worker.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) worker: WorkerId,
+    pub(super) partition: PartitionId,
+    pub(super) from: Duration,
+    pub(super) to: Duration,
+}
+
+/// A unit in the schedule.
+#[derive(Debug)]
+pub(super) struct Bar {
+    pub(super) unit: Unit,
+    pub(super) worker: WorkerId,
+    pub(super) lane: usize,
+    pub(super) from: Duration,
+    pub(super) to: Duration,
+    pub(super) hopped: bool,
+    pub(super) end: BarEnd,
+}
+
+/// What became of a unit in the schedule; the page knows them by these numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BarEnd {
+    Completed = 0,
+    Failed = 1,
+    Lost = 2,
+    /// It still runs, or nobody waited for its end.
+    Open = 3,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    lane: usize,
+    from: Duration,
+    hopped: bool,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            seed: Seed(0),
+            objective: Objective { metric: String::new(), direction: Direction::Minimize },
+            epochs: 0,
+            partitions: Vec::new(),
+            workers: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            metrics: Vec::new(),
+            loads: Vec::new(),
+            bars: Vec::new(),
+            bars_left_out: 0,
+            summary: Summary {
+                outcome: Outcome::Finished,
+                wall: Duration::ZERO,
+                loading: Duration::ZERO,
+                slots: 0,
+                training: Duration::ZERO,
+                validating: Duration::ZERO,
+                completed: 0,
+                stopped: 0,
+                failed: 0,
+                train_units: 0,
+                validation_units: 0,
+                retried_units: 0,
+                lost_workers: 0,
+                repeated_units: 0,
+                hops: 0,
+                hop_bytes: 0,
+                best: None,
+                warnings: Vec::new(),
+            },
+            finished: false,
+            started: Duration::ZERO,
+            now: Duration::ZERO,
+            open: HashMap::new(),
+        }
+    }
+}
+
+impl History {
+    pub(super) fn observe(&mut self, at: Duration, event: &Event) {
+        self.now = self.now.max(at);
+        if !self.finished {
+            self.summary.wall = self.now.saturating_sub(self.started);
+        }
+        match event {
+            Event::ExperimentStarted {
+                name, seed, objective, epochs, workers, partitions, ..
+            } => {
+                self.name.clone_from(name);
+                self.seed = *seed;
+                self.objective = objective.clone();
+                self.epochs = *epochs;
+                self.partitions.clone_from(partitions);
+                self.started = at;
+                self.summary.loading = at;
+                for worker in workers {
+                    self.joined(at, worker);
+                }
+            }
+            Event::WorkerJoined { worker } => self.joined(at, worker),
+            Event::WorkerLost { worker, reason, .. } => self.lost(at, *worker, reason),
+            Event::PartitionLoaded { worker, partition, took, .. } => {
+                let from = at.saturating_sub(*took);
+                self.loads.push(Load { worker: *worker, partition: *partition, from, to: at });
+            }
+            Event::UnitStarted { unit, worker, hop_from, .. } => {
+                let lanes = self.workers.get_mut(worker).map(|worker| &mut worker.lanes);
+                let lane = lanes.map_or(0, take_lane);
+                let hopped = hop_from.is_some();
+                self.summary.hops += u64::from(hopped);
+                self.open.insert((*unit, *worker), Open { lane, from: at, hopped });
+            }
+            Event::UnitCompleted { unit, worker, report, .. } => {
+                match unit.split {
+                    Split::Train => {
+                        self.summary.training += report.computed;
+                        self.summary.train_units += 1;
+                    }
+                    Split::Validation => {
+                        self.summary.validating += report.computed;
+                        self.summary.validation_units += 1;
+                    }
+                }
+                self.close(at, *unit, *worker, BarEnd::Completed);
+            }
+            Event::UnitFailed { unit, worker, retry, .. } => {
+                self.summary.retried_units += u64::from(*retry);
+                self.close(at, *unit, *worker, BarEnd::Failed);
+            }
+            Event::UnitRepeated { .. } => self.summary.repeated_units += 1,
+            Event::TrialStarted { trial, config, parent, .. } => {
+                let history = TrialHistory {
+                    config: config.clone(),
+                    parent: *parent,
+                    status: TrialStatus::Running,
+                    started: at,
+                    ended: None,
+                    best: None,
+                    curve: Vec::new(),
+                    exploits: Vec::new(),
+                };
+                self.trials.insert(*trial, history);
+            }
+            Event::EpochCompleted { trial, epoch, train, validation, value, .. } => {
+                self.epoch(at, *trial, *epoch, [train, validation], *value);
+            }
+            Event::TrialExploited { trial, source, config } => {
+                if let Some(trial) = self.trials.get_mut(trial) {
+                    trial.exploits.push((at, *source));
+                    trial.config = config.clone();
+                }
+            }
+            Event::TrialStatus { trial, status } => self.status(at, *trial, status),
+            Event::ExperimentEnded { summary } => {
+                for (unit, worker) in self.open.keys().copied().collect::<Vec<_>>() {
+                    self.close(at, unit, worker, BarEnd::Open);
+                }
+                self.summary = summary.clone();
+                self.finished = true;
+            }
+            Event::WorkerDraining { .. } | Event::UnitProgress { .. } => {}
+        }
+    }
+
+    fn joined(&mut self, at: Duration, info: &WorkerInfo) {
+        if let Some(worker) = self.workers.get_mut(&info.id) {
+            worker.info = info.clone();
+            if let Some(absence) = worker.absences.last_mut() {
+                absence.to.get_or_insert(at);
+            }
+        } else {
+            let worker =
+                WorkerHistory { info: info.clone(), absences: Vec::new(), lanes: Vec::new() };
+            self.workers.insert(info.id, worker);
+        }
+        self.summary.slots = self.workers.values().map(|worker| worker.info.slots).sum();
+    }
+
+    fn lost(&mut self, at: Duration, id: WorkerId, reason: &str) {
+        self.summary.lost_workers += 1;
+        let units: Vec<Unit> =
+            self.open.keys().filter(|(_, worker)| *worker == id).map(|(unit, _)| *unit).collect();
+        for unit in units {
+            self.close(at, unit, id, BarEnd::Lost);
+        }
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.absences.push(Absence { from: at, to: None, reason: reason.to_owned() });
+        }
+    }
+
+    fn close(&mut self, at: Duration, unit: Unit, worker: WorkerId, end: BarEnd) {
+        let Some(Open { lane, from, hopped }) = self.open.remove(&(unit, worker)) else { return };
+        if let Some(worker) = self.workers.get_mut(&worker)
+            && let Some(taken) = worker.lanes.get_mut(lane)
+        {
+            *taken = false;
+        }
+        if self.bars.len() < MOST_BARS {
+            self.bars.push(Bar { unit, worker, lane, from, to: at, hopped, end });
+        } else {
+            self.bars_left_out += 1;
+        }
+    }
+
+    fn epoch(
+        &mut self,
+        at: Duration,
+        id: TrialId,
+        epoch: u32,
+        [train, validation]: [&Metrics; 2],
+        value: f64,
+    ) {
+        let mut values = vec![f64::NAN; self.metrics.len()];
+        for (split, metrics) in [(Split::Train, train), (Split::Validation, validation)] {
+            for (name, value) in metrics.values() {
+                let known = |(s, n): &(Split, String)| *s == split && n == name;
+                if let Some(column) = self.metrics.iter().position(known) {
+                    values[column] = value;
+                } else {
+                    self.metrics.push((split, name.to_owned()));
+                    values.push(value);
+                }
+            }
+        }
+        let Some(trial) = self.trials.get_mut(&id) else { return };
+        let better = |best: f64| self.objective.best_first(value, best).is_lt();
+        if trial.best.map_or(value.is_finite(), |(best, _)| better(best)) {
+            trial.best = Some((value, epoch));
+        }
+        if value.is_finite() && self.summary.best.is_none_or(|(_, best, _)| better(best)) {
+            self.summary.best = Some((id, value, epoch));
+        }
+        trial.curve.push(EpochPoint { epoch, at, values });
+    }
+
+    fn status(&mut self, at: Duration, id: TrialId, status: &TrialStatus) {
+        let Some(trial) = self.trials.get_mut(&id) else { return };
+        trial.status = status.clone();
+        trial.ended = status.is_final().then_some(at);
+        match status {
+            TrialStatus::Completed => self.summary.completed += 1,
+            TrialStatus::Stopped => self.summary.stopped += 1,
+            TrialStatus::Failed { .. } => self.summary.failed += 1,
+            TrialStatus::Running | TrialStatus::Paused => {}
+        }
+    }
+}
+
+/// The first lane that is free, now taken.
+fn take_lane(lanes: &mut Vec<bool>) -> usize {
+    if let Some(free) = lanes.iter().position(|taken| !taken) {
+        lanes[free] = true;
+        return free;
+    }
+    lanes.push(true);
+    lanes.len() - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::TimedEvent;
+    use crate::observe::synthetic::Synthetic;
+
+    fn history(until: usize) -> History {
+        let mut history = History::default();
+        for TimedEvent { at, event } in Synthetic::default().events().iter().take(until) {
+            history.observe(*at, event);
+        }
+        history
+    }
+
+    #[test]
+    fn units_of_a_lane_never_overlap_and_no_worker_has_more_lanes_than_slots() {
+        let history = history(usize::MAX);
+        let mut ends: BTreeMap<(WorkerId, usize), Duration> = BTreeMap::new();
+        let mut bars: Vec<&Bar> = history.bars.iter().collect();
+        bars.sort_by_key(|bar| bar.from);
+        for bar in bars {
+            let end = ends.insert((bar.worker, bar.lane), bar.to).unwrap_or_default();
+            assert!(bar.from >= end, "{bar:?} begins before {end:?}");
+            assert!(bar.lane < history.workers[&bar.worker].info.slots, "{bar:?}");
+        }
+        assert_eq!(ends.len(), 4);
+    }
+
+    #[test]
+    fn a_lost_worker_is_away_until_it_joins_again_and_its_unit_is_lost() {
+        let history = history(usize::MAX);
+        let away = &history.workers[&WorkerId(1)].absences;
+        assert_eq!(away.len(), 1);
+        assert!(away[0].to.is_some_and(|to| to > away[0].from));
+        let lost: Vec<&Bar> = history.bars.iter().filter(|bar| bar.end == BarEnd::Lost).collect();
+        assert_eq!(lost.len(), 1);
+        assert_eq!((lost[0].worker, lost[0].to), (WorkerId(1), away[0].from));
+    }
+
+    #[test]
+    fn figures_on_the_way_agree_with_those_of_the_driver_at_the_end() {
+        let events = Synthetic::default().events();
+        let before = history(events.len() - 1);
+        let Event::ExperimentEnded { summary } = &events[events.len() - 1].event else {
+            panic!("the last event is the end");
+        };
+        assert!(!before.finished);
+        let (a, b) = (&before.summary, summary);
+        assert_eq!((a.completed, a.stopped, a.failed), (b.completed, b.stopped, b.failed));
+        assert_eq!((a.train_units, a.validation_units), (b.train_units, b.validation_units));
+        assert_eq!((a.hops, a.retried_units, a.slots), (b.hops, b.retried_units, b.slots));
+        assert_eq!((a.lost_workers, a.repeated_units), (b.lost_workers, b.repeated_units));
+        assert_eq!(a.best, b.best);
+        assert!((a.utilisation() - b.utilisation()).abs() < 1e-3);
+    }
+}
