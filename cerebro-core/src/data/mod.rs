@@ -4,6 +4,7 @@
 //! loads the partitions that were placed on it and keeps them; models read mini-batches from them
 //! in a row order that a seed determines.
 
+mod cache;
 mod dataset;
 mod error;
 mod partition;
@@ -26,6 +27,7 @@ mod parquet;
 
 #[cfg(feature = "data")]
 pub use self::parquet::ParquetDataset;
+pub use cache::{CacheUsage, PartitionCache};
 #[cfg(feature = "data")]
 pub use catalogue::{Catalogue, PartitionEntry, Scaling, TensorEntry};
 #[cfg(feature = "data")]
