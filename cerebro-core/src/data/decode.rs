@@ -5,6 +5,8 @@
 //! stays in the processor's cache where they do not. There is no copy of a partition as Arrow
 //! arrays in between.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use ndarray::ArrayD;
 use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -46,6 +48,28 @@ const GROUP_COLUMNS: usize = 16;
 
 /// The tensors of a Parquet file.
 pub(super) fn tensors<R: ChunkReader + 'static>(
+    input: R,
+    source: Source<'_>,
+    entries: &[TensorEntry],
+) -> Result<Vec<Tensor>, DataError> {
+    without_panic(source.file, || decode(input, source, entries))
+}
+
+/// Reads Parquet, on whose damaged files the reader of version 60 panics at times.
+pub(super) fn without_panic<T>(
+    file: &str,
+    read: impl FnOnce() -> Result<T, DataError>,
+) -> Result<T, DataError> {
+    // What was being read is dropped with the closure, so nobody sees it half done.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&words| words.to_owned()));
+        let reason = words.unwrap_or_else(|| "its reader failed".to_owned());
+        Err(DataError::Corrupt { file: file.to_owned(), format: "Parquet", reason })
+    })
+}
+
+fn decode<R: ChunkReader + 'static>(
     input: R,
     source: Source<'_>,
     entries: &[TensorEntry],

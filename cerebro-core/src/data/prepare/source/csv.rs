@@ -42,6 +42,8 @@ impl CsvFormat {
             .delimiter(self.separator)
             .has_headers(self.names.is_none())
             .trim(Trim::All)
+            // Rows of other lengths are refused here, by a message that names the line.
+            .flexible(true)
             .from_reader(input)
     }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use arrow_schema::{DataType, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
 };
 
 use super::{CHUNK_ELEMENTS, CHUNK_ROWS, Chunk, Scan, Table, damaged};
+use crate::data::decode::without_panic;
 use crate::data::{DataError, Location};
 
 pub(super) struct ParquetTable {
@@ -22,8 +24,11 @@ impl ParquetTable {
         let mut files: Vec<(Location, ArrowReaderMetadata)> = Vec::new();
         for file in location.files("parquet")? {
             let input = file.open()?;
-            let metadata = ArrowReaderMetadata::load(&input, ArrowReaderOptions::default())
-                .map_err(|error| damaged(&file.to_string(), "Parquet", &error))?;
+            let name = file.to_string();
+            let metadata = without_panic(&name, || {
+                ArrowReaderMetadata::load(&input, ArrowReaderOptions::default())
+                    .map_err(|error| damaged(&name, "Parquet", &error))
+            })?;
             if let Some((first, known)) = files.first() {
                 let difference = difference(known.schema(), metadata.schema());
                 if let Some(difference) = difference {
@@ -83,41 +88,68 @@ impl Table for ParquetTable {
     fn scan(&self, columns: &[usize]) -> Result<Scan<'_>, DataError> {
         let columns = columns.to_vec();
         let batch_rows = chunk_rows(&self.schema);
-        let scan_file = move |(location, metadata): &(Location, ArrowReaderMetadata)| {
-            let file: Arc<str> = location.to_string().into();
-            let open = || {
-                let corrupt = |error| damaged(&file, "Parquet", &error);
-                let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
-                    location.open()?,
-                    metadata.clone(),
-                );
-                let mask = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
-                builder.with_projection(mask).with_batch_size(batch_rows).build().map_err(corrupt)
+        let scan_file =
+            move |(location, metadata): &(Location, ArrowReaderMetadata)| match FileScan::open(
+                location, metadata, &columns, batch_rows,
+            ) {
+                Ok(scan) => Box::new(scan) as Scan<'_>,
+                Err(error) => Box::new(std::iter::once(Err(error))),
             };
-            let opened = open();
-            let columns = columns.clone();
-            let mut row = 0;
-            let (reader, failed) = match opened {
-                Ok(reader) => (Some(reader), None),
-                Err(error) => (None, Some(Err(error))),
-            };
-            let chunks = reader.into_iter().flatten().map(move |batch| {
-                let batch = batch.map_err(|error| damaged(&file, "Parquet", &error))?;
-                // Projection keeps the file's order; the caller's order is asked for.
-                let mut sorted = columns.clone();
-                sorted.sort_unstable();
-                let order: Vec<usize> = columns
-                    .iter()
-                    .map(|column| sorted.partition_point(|other| other < column))
-                    .collect();
-                let batch =
-                    batch.project(&order).map_err(|error| damaged(&file, "Parquet", &error))?;
-                let chunk = Chunk { file: Arc::clone(&file), first_row: row, batch };
-                row += chunk.batch.num_rows() as u64;
-                Ok(chunk)
-            });
-            failed.into_iter().chain(chunks)
-        };
         Ok(Box::new(self.files.iter().flat_map(scan_file)))
+    }
+}
+
+/// The chunks of one file.
+struct FileScan {
+    /// Nothing once it failed.
+    reader: Option<ParquetRecordBatchReader>,
+    /// Where in the file's order the columns are that were asked for.
+    order: Vec<usize>,
+    file: Arc<str>,
+    row: u64,
+}
+
+impl FileScan {
+    fn open(
+        location: &Location,
+        metadata: &ArrowReaderMetadata,
+        columns: &[usize],
+        batch_rows: usize,
+    ) -> Result<Self, DataError> {
+        let file: Arc<str> = location.to_string().into();
+        let input = location.open()?;
+        let reader = without_panic(&file, || {
+            let builder =
+                ParquetRecordBatchReaderBuilder::new_with_metadata(input, metadata.clone());
+            let mask = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
+            let reader = builder.with_projection(mask).with_batch_size(batch_rows).build();
+            reader.map_err(|error| damaged(&file, "Parquet", &error))
+        })?;
+        let before = |column| columns.iter().filter(|&other| other < column).count();
+        let order = columns.iter().map(before).collect();
+        Ok(Self { reader: Some(reader), order, file, row: 0 })
+    }
+
+    fn chunk(&mut self) -> Result<Option<Chunk>, DataError> {
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        let damaged = |error| damaged(&self.file, "Parquet", &error);
+        let batch = without_panic(&self.file, || reader.next().transpose().map_err(damaged))?;
+        let Some(batch) = batch else { return Ok(None) };
+        let batch = batch.project(&self.order).map_err(damaged)?;
+        let chunk = Chunk { file: Arc::clone(&self.file), first_row: self.row, batch };
+        self.row += chunk.batch.num_rows() as u64;
+        Ok(Some(chunk))
+    }
+}
+
+impl Iterator for FileScan {
+    type Item = Result<Chunk, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.chunk();
+        if next.is_err() {
+            self.reader = None;
+        }
+        next.transpose()
     }
 }
