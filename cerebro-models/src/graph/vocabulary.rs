@@ -4,6 +4,10 @@ use super::builder::{Builder, Type, Value};
 use super::call::Attributes;
 use crate::onnx::{Attribute, DataType, TensorData};
 
+/// Sums over more rows than this are not products with a vector of ones, which is a constant of
+/// the graph.
+const LONGEST_VECTOR_OF_ONES: usize = 1 << 16;
+
 impl Builder {
     /// Emits a node with one output.
     pub fn op(&mut self, op: &str, inputs: &[Value], attributes: Attributes) -> Value {
@@ -202,8 +206,26 @@ impl Builder {
         let axes: Vec<usize> = (0..from.len())
             .filter(|&axis| axis < added || (dims[axis - added] == 1 && from[axis] != 1))
             .collect();
-        let sum = self.reduce_sum(x, &axes);
+        let leading = axes.iter().enumerate().all(|(index, &axis)| index == axis);
+        let sum = if leading { self.sum_of_rows(x, axes.len()) } else { self.reduce_sum(x, &axes) };
         self.reshape(sum, dims)
+    }
+
+    /// The sum of `x` over its first `axes` axes.
+    ///
+    /// As a product with a vector of ones: ONNX Runtime's `ReduceSum` over leading axes walks down
+    /// each column, which takes 56 us for 256 rows of 256 where the product takes 4 us.
+    fn sum_of_rows(&mut self, x: Value, axes: usize) -> Value {
+        let (rows, row) = self.dims(x).split_at(axes);
+        let (rows, columns) = (rows.iter().product::<usize>(), row.iter().product::<usize>());
+        let has_product = matches!(self.data_type(x), DataType::Float32 | DataType::Float64);
+        if !has_product || columns < 2 || rows > LONGEST_VECTOR_OF_ONES {
+            return self.reduce_sum(x, &(0..axes).collect::<Vec<_>>());
+        }
+        let table = self.reshape(x, &[rows, columns]);
+        let ones = TensorData::from_f64(self.data_type(x), &[rows], &vec![1.0; rows]);
+        let ones = self.constant(ones);
+        self.matmul(ones, table)
     }
 
     /// `x` broadcast to the shape `dims`.
