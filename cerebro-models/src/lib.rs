@@ -9,6 +9,7 @@ mod hyperparameters;
 mod import;
 mod inference;
 pub mod init;
+mod kernels;
 pub mod loss;
 pub mod metric;
 mod model;

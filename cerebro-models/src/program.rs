@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cerebro_core::ModelError;
 
 use crate::error::GraphError;
+use crate::graph::Dialect;
 use crate::init::Initializers;
 use crate::nn::Network;
 use crate::onnx::{Model, ValueInfo};
@@ -88,10 +89,15 @@ impl Program {
         self.blueprint.interface(shapes).map_err(untrainable)
     }
 
-    /// The graph of `task` for batches of `shapes`.
-    pub(crate) fn draw(&self, task: Task, shapes: &InputShapes) -> Result<Model, ModelError> {
+    /// The graph of `task` for batches of `shapes`; steps in `dialect`.
+    pub(crate) fn draw(
+        &self,
+        task: Task,
+        dialect: Dialect,
+        shapes: &InputShapes,
+    ) -> Result<Model, ModelError> {
         let drawn = match task {
-            Task::Step => self.blueprint.step(shapes),
+            Task::Step => self.blueprint.step_in(dialect, shapes),
             Task::Evaluation => self.blueprint.evaluation(shapes),
             Task::Prediction => self.blueprint.prediction(shapes),
         };

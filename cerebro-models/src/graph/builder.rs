@@ -6,7 +6,7 @@ use std::fmt;
 use super::call::{Attributes, Call};
 use super::fold;
 use crate::onnx::{self, DataType, TensorData, ValueInfo};
-use crate::operators;
+use crate::{kernels, operators};
 
 /// The version of ONNX's operators in which graphs are built; ONNX Runtime has it since 1.18.
 pub const OPSET: i64 = 21;
@@ -69,6 +69,17 @@ struct Node {
     attributes: Attributes,
 }
 
+/// Which operators a graph may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Those of ONNX, and those that every build of ONNX Runtime has: for any device.
+    #[default]
+    Standard,
+    /// Those of Cerebro's own domain `ai.cerebro` too, which do the work of several standard ones
+    /// on the processor.
+    Fused,
+}
+
 /// A graph in the making.
 ///
 /// Nodes are emitted in topological order by construction. A node that does not fit is refused:
@@ -81,6 +92,7 @@ pub struct Builder {
     inputs: Vec<Value>,
     /// Small constants by type and bytes, so that each is in the graph once.
     constants: HashMap<(Type, bytes::Bytes), Value>,
+    dialect: Dialect,
     /// The name given to emitted nodes, for profiles and messages.
     place: String,
     /// Whether the graph is known to run on one thread.
@@ -107,6 +119,16 @@ impl Builder {
     /// Whether additions to the same place may be made from several threads at once.
     pub fn scatters_in_parallel(&self) -> bool {
         !self.one_thread
+    }
+
+    /// An empty graph in `dialect`.
+    pub fn in_dialect(dialect: Dialect) -> Self {
+        Self { dialect, ..Self::default() }
+    }
+
+    /// Which operators the graph may use.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Nodes emitted from now on are named after `place`.
@@ -282,8 +304,10 @@ impl Builder {
             }
         }
         let mut model = onnx::Model::new(graph, OPSET);
-        if self.nodes.iter().any(|node| node.op.starts_with("com.microsoft.")) {
-            model.opsets.insert("com.microsoft".to_owned(), 1);
+        for domain in ["com.microsoft", kernels::DOMAIN] {
+            if model.graph.nodes.iter().any(|node| node.domain == domain) {
+                model.opsets.insert(domain.to_owned(), 1);
+            }
         }
         model
     }

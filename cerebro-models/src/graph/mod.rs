@@ -11,7 +11,7 @@ mod fold;
 mod values;
 mod vocabulary;
 
-pub use builder::{Builder, OPSET, Type, Value};
+pub use builder::{Builder, Dialect, OPSET, Type, Value};
 pub use call::{Attributes, Call};
 pub(crate) use values::{broadcast, normalize_axis};
 pub use vocabulary::Transposed;

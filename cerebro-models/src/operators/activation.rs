@@ -2,7 +2,9 @@
 
 use super::shapes::same;
 use super::{Composition, Gradients, Operator, Site, only};
-use crate::graph::{Attributes, Builder, Value, normalize_axis};
+use crate::graph::{Attributes, Builder, Dialect, Value, normalize_axis};
+use crate::kernels::RELU_GRADIENT;
+use crate::onnx::DataType;
 
 pub(super) const OPERATORS: &[Operator] = &[
     Operator::rule("Relu", same, relu),
@@ -29,11 +31,14 @@ pub(super) const OPERATORS: &[Operator] = &[
 
 /// 1 where `x` is not 0, else 0: two casts are the fastest such mask.
 fn nonzero(g: &mut Builder, x: Value) -> Value {
-    let condition = g.cast(x, crate::onnx::DataType::Bool);
+    let condition = g.cast(x, DataType::Bool);
     g.indicator(condition, x)
 }
 
 fn relu(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    if g.dialect() == Dialect::Fused && g.data_type(at.y(0)) == DataType::Float32 {
+        return only(g.binary(RELU_GRADIENT, at.dy(), at.y(0)));
+    }
     let mask = nonzero(g, at.y(0));
     only(g.mul(at.dy(), mask))
 }

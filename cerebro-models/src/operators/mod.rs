@@ -12,6 +12,7 @@
 mod activation;
 mod arithmetic;
 mod convolution;
+mod fused;
 mod indexing;
 mod logic;
 mod matrix;
@@ -215,6 +216,7 @@ const FAMILIES: &[&[Operator]] = &[
     activation::OPERATORS,
     arithmetic::OPERATORS,
     convolution::OPERATORS,
+    fused::OPERATORS,
     indexing::OPERATORS,
     logic::OPERATORS,
     matrix::OPERATORS,

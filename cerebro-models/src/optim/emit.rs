@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 
 use super::{ClippingKind, Decay, Momentum, OptimizerKind, UpdateKind};
-use crate::graph::{Attributes, Builder, Value};
-use crate::onnx::DataType;
+use crate::graph::{Attributes, Builder, Dialect, Value};
+use crate::kernels;
+use crate::onnx::{DataType, TensorData};
 
 /// The packed hyperparameters of a step, unpacked: one-element vectors by name.
 #[derive(Clone, Debug)]
 pub(crate) struct Hyperparameters {
+    names: Vec<&'static str>,
+    packed: Value,
     values: HashMap<&'static str, Value>,
 }
 
@@ -18,28 +21,32 @@ impl Hyperparameters {
         let names = kind.hyperparameters();
         let attributes = Builder::along(0).with("num_outputs", names.len() as i64);
         let values = g.emit("Split", &[Some(packed)], attributes, names.len());
-        Self { values: names.into_iter().zip(values).collect() }
+        let values = names.iter().copied().zip(values).collect();
+        Self { names, packed, values }
     }
 
     /// Those of a group of parameters with factors on learning rate and weight decay.
     pub(crate) fn scaled(&self, g: &mut Builder, learning_rate: f64, weight_decay: f64) -> Self {
-        let mut scaled = self.clone();
-        for (name, factor) in [
-            ("learning_rate", learning_rate),
-            ("step_size", learning_rate),
-            ("weight_decay", weight_decay),
-        ] {
-            if let Some(value) = scaled.values.get_mut(name) {
-                *value = g.scale(*value, factor);
-            }
+        let factor = |name: &str| match name {
+            "learning_rate" | "step_size" => learning_rate,
+            "weight_decay" => weight_decay,
+            _ => 1.0,
+        };
+        let factors: Vec<f32> = self.names.iter().map(|name| factor(name) as f32).collect();
+        let factors = g.constant(TensorData::from_f32(&[factors.len()], &factors));
+        let values = self.values.iter();
+        Self {
+            names: self.names.clone(),
+            packed: g.mul(self.packed, factors),
+            values: values.map(|(name, value)| (*name, g.scale(*value, factor(name)))).collect(),
         }
-        scaled
     }
 
     /// The same, in the element type of the parameters that they update.
     pub(crate) fn cast(&self, g: &mut Builder, data_type: DataType) -> Self {
         let values = self.values.iter();
-        Self { values: values.map(|(name, value)| (*name, g.cast(*value, data_type))).collect() }
+        let values = values.map(|(name, value)| (*name, g.cast(*value, data_type))).collect();
+        Self { values, ..self.clone() }
     }
 
     fn get(&self, name: &'static str) -> Value {
@@ -152,6 +159,9 @@ impl OptimizerKind {
         gradient: Value,
         slots: &[Value],
     ) -> Updated {
+        if let Some(updated) = self.emit_fused(g, hyper, parameter, gradient, slots) {
+            return updated;
+        }
         let dims = g.dims(parameter).to_vec();
         let mut at = Update { g, hyper, parameter, gradient, slots };
         let decoupled = self.decay == Some(Decay::Decoupled) && self.update != UpdateKind::Lamb;
@@ -179,6 +189,43 @@ impl OptimizerKind {
             *slot = g.reshape(*slot, &dims);
         }
         updated
+    }
+}
+
+impl OptimizerKind {
+    /// Emits the update as one node, where the graph may have such a node.
+    fn emit_fused(
+        self,
+        g: &mut Builder,
+        hyper: &Hyperparameters,
+        parameter: Value,
+        gradient: Value,
+        slots: &[Value],
+    ) -> Option<Updated> {
+        if g.dialect() != Dialect::Fused || g.data_type(parameter) != DataType::Float32 {
+            return None;
+        }
+        let (op, first) = match self.update {
+            UpdateKind::Sgd { momentum: Momentum::None } => (kernels::SGD, None),
+            UpdateKind::Sgd { .. } => (kernels::MOMENTUM, Some("momentum")),
+            UpdateKind::Adam => (kernels::ADAM, Some("beta1")),
+            _ => return None,
+        };
+        let rule = first.and_then(|first| hyper.names.iter().position(|name| *name == first));
+        let decay = match self.decay {
+            None => 0,
+            Some(Decay::Coupled) => 1,
+            Some(Decay::Decoupled) => 2,
+        };
+        let nesterov = self.update == UpdateKind::Sgd { momentum: Momentum::Nesterov };
+        let attributes = Attributes::none()
+            .with("decay", decay)
+            .with("rule", rule.unwrap_or_default() as i64)
+            .with("nesterov", i64::from(nesterov));
+        let inputs: Vec<Option<Value>> =
+            [hyper.packed, parameter, gradient].iter().chain(slots).copied().map(Some).collect();
+        let outputs = g.emit(op, &inputs, attributes, 1 + slots.len());
+        Some(Updated { parameter: outputs[0], slots: outputs[1..].to_vec() })
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cerebro_core::{ModelError, Slot};
+use cerebro_core::{Device, ModelError, Slot};
 
 use super::{Buffer, Stepper, Task};
+use crate::graph::Dialect;
 use crate::program::{Program, ProgramId};
 use crate::runtime;
 use crate::training::InputShapes;
@@ -50,7 +51,12 @@ impl SlotCache {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let runtime = runtime::load()?;
-                Ok(entry.insert(Stepper::new(runtime, &self.slot, program, task, shapes)?))
+                let dialect = match self.slot.device {
+                    Device::Cpu => Dialect::Fused,
+                    _ => Dialect::Standard,
+                };
+                let stepper = Stepper::new(runtime, &self.slot, program, task, dialect, shapes)?;
+                Ok(entry.insert(stepper))
             }
         }
     }

@@ -9,8 +9,8 @@ use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 use super::{Buffer, StepError};
-use crate::onnx;
 use crate::runtime::Runtime;
+use crate::{kernels, onnx};
 
 /// A graph compiled for a slot.
 ///
@@ -97,14 +97,16 @@ impl GraphSession {
 
 /// How graphs are compiled for a slot.
 pub(crate) fn session_options(runtime: &Runtime, slot: &Slot) -> ort::Result<SessionBuilder> {
-    Ok(Session::builder(runtime.environment())?
-        .with_optimization_level(GraphOptimizationLevel::All)?
+    let b = Session::builder(runtime.environment())?;
+    let b = if std::env::var_os("PROF").is_some() { b.with_profiling("/tmp/rt/prof")? } else { b };
+    Ok(b.with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(slot.threads)?
         .with_inter_threads(1)?
         // Spinning helps only where no other worker wants the core.
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
-        .with_deterministic_compute(true)?)
+        .with_deterministic_compute(true)?
+        .with_operators(kernels::domain()?)?)
 }
 
 fn c_strings(names: &[&str]) -> Vec<CString> {

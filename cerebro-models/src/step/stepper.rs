@@ -7,6 +7,7 @@ use cerebro_core::{ModelError, Slot};
 
 use super::session::GraphSession;
 use super::{Buffer, Feed};
+use crate::graph::Dialect;
 use crate::onnx::DataType;
 use crate::program::Program;
 use crate::runtime::Runtime;
@@ -56,16 +57,17 @@ pub(crate) struct Stepper {
 }
 
 impl Stepper {
-    /// Draws and compiles the graph of `task` for batches of the shapes `shapes`.
+    /// Draws and compiles the graph of `task` in `dialect` for batches of the shapes `shapes`.
     pub(crate) fn new(
         runtime: &Runtime,
         slot: &Slot,
         program: &Program,
         task: Task,
+        dialect: Dialect,
         shapes: &InputShapes,
     ) -> Result<Self, ModelError> {
         let interface = program.interface(shapes)?;
-        let model = program.draw(task, shapes)?;
+        let model = program.draw(task, dialect, shapes)?;
         let target = interface.target.as_ref().filter(|_| task != Task::Prediction);
         let data_inputs: Vec<_> = interface.inputs.iter().chain(target).collect();
         let is_step = task == Task::Step;

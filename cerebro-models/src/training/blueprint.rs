@@ -13,7 +13,7 @@ use super::spec::{InputShapes, Selection, TrainingSpec};
 use super::{HYPERPARAMETERS, LOSS, STATISTICS};
 use crate::autodiff::{Forward, Mode, Tape, differentiate};
 use crate::error::GraphError;
-use crate::graph::{Builder, Type, Value};
+use crate::graph::{Builder, Dialect, Type, Value};
 use crate::import::{Importer, OPSETS, inline_functions, needed_nodes};
 use crate::loss::EmittedLoss;
 use crate::onnx::{DataType, Dimension, Model, ValueInfo, ValueType};
@@ -144,7 +144,16 @@ impl Blueprint {
 
     /// The step graph: forward, loss, gradients, update.
     pub fn step(&self, shapes: &InputShapes) -> Result<Model, GraphError> {
-        let mut graph = Builder::new();
+        self.step_in(Dialect::Standard, shapes)
+    }
+
+    /// The step graph in `dialect`: the same computation.
+    pub(crate) fn step_in(
+        &self,
+        dialect: Dialect,
+        shapes: &InputShapes,
+    ) -> Result<Model, GraphError> {
+        let mut graph = Builder::in_dialect(dialect);
         let mut drawing = self.begin(&mut graph, Mode::Training, shapes)?;
         let target = self.target(&mut drawing)?;
         let measured = self.measure(&mut drawing, target)?;

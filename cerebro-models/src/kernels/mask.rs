@@ -1,0 +1,75 @@
+//! The gradient of `Relu`: what comes back through the elements that were let through.
+
+#![allow(
+    clippy::inline_always,
+    reason = "vector code comes of inlining into the function that enables the instructions"
+)]
+
+use ort::operator::{
+    ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
+    ShapeInferenceContext,
+};
+use ort::value::TensorElementType;
+
+use super::in_domain;
+
+/// Inputs: the gradient by the output, the output. Output: the gradient by the input, which is
+/// the former times 1 where the latter is not 0, else times 0.
+pub(crate) const RELU_GRADIENT: &str = "ai.cerebro.ReluGradient";
+
+pub(super) fn add_to(domain: OperatorDomain) -> ort::Result<OperatorDomain> {
+    domain.add(ReluGradient)
+}
+
+struct ReluGradient;
+
+impl Operator for ReluGradient {
+    type Kernel<'attr> = ReluGradientKernel;
+
+    fn name(&self) -> &str {
+        in_domain(RELU_GRADIENT)
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        [(); 2].map(|()| OperatorInput::required(TensorElementType::Float32))
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel(&self, _: &KernelContext<'_>) -> ort::Result<ReluGradientKernel> {
+        Ok(ReluGradientKernel)
+    }
+
+    fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
+        let input = context.inputs().swap_remove(0);
+        context.set_output(0, &input)
+    }
+}
+
+struct ReluGradientKernel;
+
+impl Kernel for ReluGradientKernel {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let missing = || ort::Error::new("ReluGradient lacks an input or an output");
+        let (dy, y) = (context.input(0)?, context.input(1)?);
+        let (dy, y) = (dy.ok_or_else(missing)?, y.ok_or_else(missing)?);
+        let (shape, dy) = dy.try_extract_tensor::<f32>()?;
+        let (_, y) = y.try_extract_tensor::<f32>()?;
+        let mut dx = context.output(0, shape.clone())?.ok_or_else(missing)?;
+        let (_, dx) = dx.try_extract_tensor_mut::<f32>()?;
+        if y.len() != dy.len() {
+            return Err(ort::Error::new("the inputs of ReluGradient differ in size"));
+        }
+        fastest!(mask(dy: &[f32], y: &[f32], dx: &mut [f32]));
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn mask(dy: &[f32], y: &[f32], dx: &mut [f32]) {
+    for ((dx, dy), y) in dx.iter_mut().zip(dy).zip(y) {
+        *dx = dy * if *y == 0.0 { 0.0 } else { 1.0 };
+    }
+}

@@ -1,0 +1,57 @@
+//! Operators of Cerebro's own, run by ONNX Runtime on the processor.
+//!
+//! Each one computes what a handful of standard operators compute, in one pass over memory: the
+//! same operations on each element in the same order, none of them contracted. The standard form is what every other device runs and what tests compare with; graphs
+//! in the [fused dialect](crate::graph::Dialect) have these instead.
+
+#[cfg(test)]
+mod tests;
+
+/// Calls a function with the widest vectors that this processor has.
+///
+/// `fastest!(name(argument: Type, ...))` compiles the inlined function a second time for AVX2. The
+/// bits are the same either way: every element goes through the same operations, and none of them
+/// is contracted.
+macro_rules! fastest {
+    ($name:ident $(::<$generic:ident: $bound:path>)? ($($argument:ident: $type:ty),* $(,)?)) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2")]
+        fn with_avx2 $(<$generic: $bound>)? ($($argument: $type),*) {
+            $name($($argument),*);
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        let has_avx2 = std::arch::is_x86_feature_detected!("avx2");
+        #[cfg(not(target_arch = "x86_64"))]
+        let has_avx2 = false;
+        if has_avx2 {
+            // SAFETY: the processor has AVX2.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                with_avx2($($argument),*);
+            }
+        } else {
+            $name($($argument),*);
+        }
+    }};
+}
+mod mask;
+mod update;
+
+use ort::operator::OperatorDomain;
+
+pub(crate) use mask::RELU_GRADIENT;
+pub(crate) use update::{ADAM, MOMENTUM, SGD};
+
+/// The domain of the operators, with which their names in graphs begin.
+pub(crate) const DOMAIN: &str = "ai.cerebro";
+
+/// The operators, to be registered with one session.
+pub(crate) fn domain() -> ort::Result<OperatorDomain> {
+    mask::add_to(update::add_to(OperatorDomain::new(DOMAIN)?)?)
+}
+
+/// The name of the operator `name` within the domain.
+fn in_domain(name: &'static str) -> &'static str {
+    name.rsplit_once('.').map_or(name, |(_, name)| name)
+}

@@ -1,0 +1,120 @@
+//! Fused graphs compute what standard graphs compute.
+
+use cerebro_core::data::{MemoryPartition, Tensor};
+use cerebro_core::{PartitionId, Seed, Slot};
+use ndarray::{Array1, Array2};
+
+use super::DOMAIN;
+use crate::graph::Dialect;
+use crate::loss::Loss;
+use crate::nn;
+use crate::optim::{Clipping, Optimizer};
+use crate::program::Program;
+use crate::runtime;
+use crate::state::TrainingState;
+use crate::step::{Buffer, Feed, Labels, Scalars, Stepper, Task};
+use crate::training::{InputShapes, ParameterGroup, TrainingSpec};
+
+/// Odd sizes, so that vector code has remainders.
+const ROWS: usize = 7;
+const FEATURES: usize = 13;
+const CLASSES: usize = 3;
+
+fn program(optimizer: &Optimizer) -> Program {
+    let mut spec = TrainingSpec::new(Loss::cross_entropy(), optimizer.kind());
+    let pattern = "*.bias".to_owned();
+    spec.groups = vec![ParameterGroup { pattern, learning_rate: 0.3, weight_decay: 0.0 }];
+    let length = optimizer.hyperparameters(1, optimizer.learning_rate).len();
+    Program::new(nn::mlp(FEATURES, &[19], CLASSES), spec, length).unwrap()
+}
+
+/// All variables after some steps in `dialect`.
+fn train(optimizer: &Optimizer, dialect: Dialect) -> Vec<f32> {
+    let runtime = runtime::install().unwrap();
+    let program = program(optimizer);
+    let mut state = TrainingState::initial(program.variables(), |variable, buffer| {
+        let initializer = program.initializers().get(&variable.name);
+        let fill = |initializer: &crate::init::Initializer| {
+            let seed = Seed(1).derive(&variable.name, &[]);
+            initializer.fill(seed, &variable.dims, buffer.slice_mut());
+        };
+        initializer.map(fill).is_some()
+    })
+    .unwrap();
+
+    let mut rng = Seed(2).rng();
+    let x = Array2::from_shape_fn((ROWS, FEATURES), |_| rng.normal() as f32);
+    let y = Array1::from_shape_fn(ROWS, |_| rng.below(CLASSES as u64) as i64);
+    let tensors = [("x", Tensor::from(x.into_dyn())), ("y", Tensor::from(y.into_dyn()))];
+    let partition = MemoryPartition::new(PartitionId(0), tensors).unwrap();
+
+    let shapes = InputShapes::rows(ROWS);
+    let mut stepper =
+        Stepper::new(runtime, &Slot::default(), &program, Task::Step, dialect, &shapes).unwrap();
+    let interface = stepper.interface();
+    let labels = Labels { classes: CLASSES, ignored: None };
+    let columns = [
+        (&interface.inputs[0], "x", None),
+        (interface.target.as_ref().unwrap(), "y", Some(labels)),
+    ];
+    let mut feed = Feed::new(&partition, &columns).unwrap();
+    let rows: Vec<u32> = (0..ROWS as u32).collect();
+    for step in 1..=3 {
+        let hyperparameters = optimizer.hyperparameters(step, optimizer.learning_rate);
+        let scalars = Scalars { hyperparameters: &hyperparameters, seed: 0 };
+        let changing = program.variables().iter().filter(|variable| variable.output.is_some());
+        let mut next: Vec<Buffer> =
+            changing.map(|v| Buffer::zeros(v.data_type, &v.dims).unwrap()).collect();
+        stepper.step(&mut feed, &rows, &scalars, &state, state.live(), &mut next).unwrap();
+        state = state.after(1, next);
+    }
+    state.entries().flat_map(|(_, buffer)| buffer.slice::<f32>()).copied().collect()
+}
+
+fn rules() -> [Optimizer; 6] {
+    let momentum = Optimizer::sgd(0.1).momentum(0.9);
+    [
+        Optimizer::sgd(0.1),
+        momentum.clone(),
+        momentum.nesterov(),
+        Optimizer::adam(0.01),
+        Optimizer::adamw(0.01),
+        Optimizer::rmsprop(0.01),
+    ]
+}
+
+#[test]
+fn an_update_in_one_node_gives_the_bits_of_the_standard_update() {
+    for optimizer in rules() {
+        let standard = train(&optimizer, Dialect::Standard);
+        assert_eq!(train(&optimizer, Dialect::Fused), standard, "{optimizer:?}");
+    }
+}
+
+/// Not to the bit: ONNX Runtime makes the sum of gradient and pull a part of the matrix product.
+#[test]
+fn an_update_in_one_node_pulls_and_clips_as_the_standard_update_does() {
+    for rule in rules() {
+        let decayed = rule.weight_decay(0.1);
+        let clipped = decayed.clone().clipping(Clipping::Norm(0.1));
+        for optimizer in [decayed, clipped] {
+            let standard = train(&optimizer, Dialect::Standard);
+            for (fused, standard) in train(&optimizer, Dialect::Fused).iter().zip(standard) {
+                let close = (fused - standard).abs() <= 1e-6 + 1e-5 * standard.abs();
+                assert!(close, "{optimizer:?}: {fused} {standard}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_fused_graphs_have_operators_of_the_domain() {
+    let program = program(&Optimizer::adam(0.01));
+    let own_nodes = |dialect| {
+        let model = program.draw(Task::Step, dialect, &InputShapes::rows(ROWS)).unwrap();
+        model.graph.nodes.iter().filter(|node| node.domain == DOMAIN).count()
+    };
+    assert_eq!(own_nodes(Dialect::Standard), 0);
+    // One update for each of four parameters, and the gradient of one rectifier.
+    assert_eq!(own_nodes(Dialect::Fused), 5);
+}
