@@ -144,7 +144,7 @@
     const outcome = element("span", { class: `outcome ${figures.outcome}` }, figures.outcome);
     $("#name").append(data.name || "Experiment", outcome);
     const sets = data.data;
-    $("#subtitle").textContent = [
+    $("#subtitle").textContent = !data.workers.length ? "The workers are not ready yet." : [
       `${data.maximize ? "highest" : "lowest"} validation ${data.metric} wins`,
       `${count(sets.train_rows, "training row")} in ${count(sets.train_partitions, "partition")}`,
       `${count(sets.validation_rows, "validation row")} in ${count(sets.validation_partitions, "partition")}`,
@@ -310,14 +310,15 @@
     const nodes = new Map();
     for (const trial of [...ranked].reverse()) {
       let path = "", pen = false;
-      for (const row of trial.curve) {
-        const value = row[column];
-        if (value === null || value === undefined || log && value <= 0) { pen = false; continue; }
-        const [px, py] = [x(time ? row[1] : row[0]).toFixed(1), y(value).toFixed(1)];
-        // A point of its own where there is no line to it.
-        path += pen ? `L${px} ${py}` : `M${px} ${py}h.01`;
+      const drawn = row => row !== undefined && (row[column] ?? null) !== null && !(log && row[column] <= 0);
+      trial.curve.forEach((row, index) => {
+        if (!drawn(row)) { pen = false; return; }
+        const [px, py] = [x(time ? row[1] : row[0]).toFixed(1), y(row[column]).toFixed(1)];
+        path += `${pen ? "L" : "M"}${px} ${py}`;
+        // A dash where there is no line to this point nor from it.
+        if (!pen && !drawn(trial.curve[index + 1])) path += "m-4 0h8m-4 0";
         pen = true;
-      }
+      });
       if (!path) continue;
       const line = shape("path", { class: "trial", d: path, stroke: scaled(trial.place), "stroke-linecap": "round", "stroke-linejoin": "round" });
       nodes.set(trial.id, line);
@@ -416,11 +417,14 @@
       keep(new Set(values.filter(inside).map(trial => trial.id)));
     };
     axes.forEach((axis, index) => {
-      const px = x(index), long = axis.name.length > 24 ? `${axis.name.slice(0, 23)}…` : axis.name;
+      const px = x(index), room = Math.max(6, Math.floor((x(1) - x(0)) / 7));
+      const long = axis.name.length > room ? `${axis.name.slice(0, room - 1)}…` : axis.name;
       svg.append(shape("line", { class: "axis", x1: px, x2: px, y1: top, y2: bottom }),
         shape("text", { class: "strong", x: px, y: 14, "text-anchor": "middle" }, long));
       for (const [py, text] of axis.ticks) {
+        const wide = 6.3 * text.length + 4;
         svg.append(shape("line", { class: "axis", x1: px - 3, x2: px + 3, y1: py, y2: py }),
+          shape("rect", { class: "plate", x: axis.last ? px + 6 : px - 5 - wide, y: py - 8, width: wide, height: 16, rx: 3 }),
           shape("text", { x: px + (axis.last ? 8 : -7), y: py + 4, "text-anchor": axis.last ? "start" : "end", class: "tick" }, text));
       }
       const range = shape("rect", { class: "range", x: px - 7, width: 14, rx: 3 });
@@ -471,7 +475,8 @@
     const legend = [["training", ""], ["validation (lower half)", "validation"], ["loading data", "loading"],
       ["idle", "idle"], ["failed or lost unit", "fault"], ["worker away", "away"]];
     $("#schedule .legend").replaceChildren(...legend.map(([text, kind]) => element("span", {}, element("i", { class: kind }), text)));
-    const whole = [0, Math.max(data.end, .001)];
+    const end = data.bars_left_out ? bars.reduce((last, bar) => Math.max(last, bar.from + bar.took), 0) : data.end;
+    const whole = [0, Math.max(end, .001)];
     view ??= whole;
     const lanes = new Map(), labels = [];
     const total = data.workers.reduce((sum, worker) => sum + worker.lanes, 0);
@@ -731,6 +736,8 @@
     lineage();
     tell();
   }
+  // Many lines become one area unless each is thin ink.
+  document.body.style.setProperty("--ink", trials.length > 400 ? .4 : trials.length > 100 ? .65 : .85);
   head();
   troubles();
   render();
