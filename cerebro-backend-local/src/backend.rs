@@ -1,5 +1,6 @@
 //! [`LocalBackend`]: the driver's side of the worker threads.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
@@ -10,9 +11,11 @@ use async_trait::async_trait;
 use cerebro_core::backend::{
     BackendError, Job, UnitError, UnitOrder, UnitReport, WorkerEvent, WorkerInfo,
 };
-use cerebro_core::data::DataError;
+use cerebro_core::data::{DataError, PartitionCache};
 use cerebro_core::placement::place;
-use cerebro_core::{Backend, Cancellation, Device, Slot, Split, State, TrialId, Unit, WorkerId};
+use cerebro_core::{
+    Backend, Cancellation, Device, PartitionId, Slot, Split, State, TrialId, Unit, WorkerId,
+};
 use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
 use futures::future::try_join_all;
@@ -33,6 +36,7 @@ pub struct LocalBackendBuilder {
     devices: Vec<Device>,
     threads: usize,
     replicas: usize,
+    memory: u64,
 }
 
 impl LocalBackendBuilder {
@@ -59,6 +63,14 @@ impl LocalBackendBuilder {
     /// replicas leave the scheduler more choice.
     pub fn replicas(mut self, replicas: usize) -> Self {
         self.replicas = replicas.max(1);
+        self
+    }
+
+    /// The bytes of memory that partitions may take, in all workers together. Without a limit, they
+    /// are all loaded before training begins; with one, as many as fit, and the others when a unit
+    /// needs them, in place of those that were used least recently.
+    pub fn partition_memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
         self
     }
 
@@ -97,7 +109,12 @@ struct Running {
 impl LocalBackend {
     /// One worker with one thread, unless told otherwise.
     pub fn builder() -> LocalBackendBuilder {
-        LocalBackendBuilder { devices: vec![Device::Cpu], threads: 1, replicas: 1 }
+        LocalBackendBuilder {
+            devices: vec![Device::Cpu],
+            threads: 1,
+            replicas: 1,
+            memory: u64::MAX,
+        }
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -118,18 +135,30 @@ impl LocalBackend {
         Ok(())
     }
 
+    /// As many partitions as fit into memory together.
+    fn fitting(&self, job: &Job) -> HashSet<PartitionId> {
+        let mut left = self.options.memory;
+        let fitting = job.dataset.partitions().iter().filter(|info| {
+            let fits = info.bytes <= left;
+            left -= if fits { info.bytes } else { 0 };
+            fits
+        });
+        fitting.map(|info| info.id).collect()
+    }
+
     fn spawn(
         &self,
         id: WorkerId,
         device: Device,
         job: &Job,
+        partitions: &Arc<PartitionCache>,
     ) -> Result<Sender<Request>, BackendError> {
         let number = NEXT_SLOT.fetch_add(1, Ordering::Relaxed);
         let worker = Worker {
             id,
             slot: Slot { number, device, threads: self.options.threads },
             job: job.clone(),
-            dataset: Arc::clone(&job.dataset),
+            partitions: Arc::clone(partitions),
             states: Arc::clone(&self.states),
             events: self.events.clone(),
         };
@@ -158,13 +187,16 @@ impl Backend for LocalBackend {
         self.check_partitions(&job)?;
         let devices = &self.options.devices;
         let placed = place(job.dataset.partitions(), devices.len(), self.options.replicas);
+        let cache = Arc::new(PartitionCache::new(Arc::clone(&job.dataset), self.options.memory));
+        let mut resident = self.fitting(&job);
         let mut infos = Vec::with_capacity(devices.len());
         let mut loading = Vec::with_capacity(devices.len());
         for (number, (&device, partitions)) in devices.iter().zip(placed).enumerate() {
             let id = WorkerId(number as u32);
-            let requests = self.spawn(id, device, &job)?;
+            let requests = self.spawn(id, device, &job, &cache)?;
             let (done, loaded) = oneshot::channel();
-            let request = Request::Load { partitions: partitions.clone(), done };
+            let now = partitions.iter().copied().filter(|id| resident.remove(id)).collect();
+            let request = Request::Load { partitions: now, done };
             requests.send(request).map_err(|_| BackendError::NotRunning { backend: NAME })?;
             loading.push(loaded);
             infos.push(WorkerInfo {

@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use cerebro_core::backend::{Job, UnitError, UnitOrder, UnitReport, WorkerEvent};
-use cerebro_core::data::{DataError, Dataset};
+use cerebro_core::data::{DataError, Partition, PartitionCache};
 use cerebro_core::execute::execute;
 use cerebro_core::{PartitionId, Slot, State, WorkerId};
 use futures::channel::{mpsc, oneshot};
@@ -29,7 +29,7 @@ pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) slot: Slot,
     pub(crate) job: Job,
-    pub(crate) dataset: Arc<dyn Dataset>,
+    pub(crate) partitions: Arc<PartitionCache>,
     pub(crate) states: Arc<States>,
     pub(crate) events: mpsc::UnboundedSender<WorkerEvent>,
 }
@@ -51,18 +51,22 @@ impl Worker {
     }
 
     fn load_all(&self, partitions: &[PartitionId]) -> Result<(), DataError> {
-        for &partition in partitions {
-            let begun = Instant::now();
-            let loaded = self.dataset.load(partition)?;
+        partitions.iter().try_for_each(|&partition| self.load(partition).map(drop))
+    }
+
+    /// The partition, from memory if it is there.
+    fn load(&self, partition: PartitionId) -> Result<Arc<dyn Partition>, DataError> {
+        let (loaded, took) = self.partitions.fetch(partition)?;
+        if let Some(took) = took {
             self.say(WorkerEvent::PartitionLoaded {
                 worker: self.id,
                 partition,
                 rows: loaded.rows() as u64,
                 bytes: loaded.bytes() as u64,
-                took: begun.elapsed(),
+                took,
             });
         }
-        Ok(())
+        Ok(loaded)
     }
 
     fn run(&self, order: &UnitOrder) -> Result<UnitReport, UnitError> {
@@ -70,7 +74,7 @@ impl Worker {
         let trial = order.unit.trial;
         let start = self.state_before(order)?;
         let partition = order.unit.partition;
-        let partition = self.dataset.load(partition).map_err(|source| UnitError::Partition {
+        let partition = self.load(partition).map_err(|source| UnitError::Partition {
             partition,
             worker: self.id,
             source,

@@ -9,7 +9,7 @@ use cerebro_backend_local::LocalBackend;
 use cerebro_core::backend::{
     BackendError, Job, UnitError, UnitOrder, UnitReport, WorkerEvent, WorkerInfo,
 };
-use cerebro_core::data::{Dataset, MemoryDataset};
+use cerebro_core::data::{DataError, Dataset, MemoryDataset, Partition, PartitionInfo, TensorSpec};
 use cerebro_core::experiment::{
     Experiment, ExperimentBuilder, ExperimentError, ExperimentResult, Interruption, TrialRecord,
 };
@@ -249,6 +249,44 @@ fn an_observer_that_errs_is_named_in_the_summary_and_the_run_goes_on() {
     assert_eq!(result.summary().completed, 2);
     assert_eq!(result.summary().warnings.len(), 1, "it is told once");
     assert!(result.summary().warnings[0].contains("no space left"));
+}
+
+/// A data set that is on a disk, so to speak: every load makes the partition anew.
+#[derive(Debug)]
+struct OnDisk(MemoryDataset);
+
+impl Dataset for OnDisk {
+    fn partitions(&self) -> &[PartitionInfo] {
+        self.0.partitions()
+    }
+
+    fn tensors(&self) -> &[TensorSpec] {
+        self.0.tensors()
+    }
+
+    fn load(&self, id: PartitionId) -> Result<Arc<dyn Partition>, DataError> {
+        testing::dataset(4, 2).load(id)
+    }
+}
+
+#[test]
+fn data_larger_than_memory_gives_the_same_weights_and_is_loaded_again() {
+    let states = |memory| -> (Vec<Vec<u8>>, usize) {
+        let recorder = Recorder::default();
+        let backend = LocalBackend::builder().workers(2).partition_memory(memory).build().unwrap();
+        let builder = experiment(rates(3)).dataset(OnDisk(testing::dataset(4, 2)));
+        let builder = builder.policy(Policy::Seeded).observer(recorder.clone());
+        let result = builder.build().unwrap().run_blocking(Arc::new(backend)).unwrap();
+        let states = (0..3).map(|id| block_on(result.state(TrialId(id))).unwrap().to_vec());
+        let events = recorder.0.lock().unwrap();
+        let loads = events.iter().filter(|event| matches!(event, Event::PartitionLoaded { .. }));
+        (states.collect(), loads.count())
+    };
+    let (all, loads) = states(u64::MAX);
+    assert_eq!(loads, 6, "each partition is loaded once");
+    let (some, loads) = states(500);
+    assert!(loads > 6, "what does not fit is loaded when a unit needs it: {loads}");
+    assert_eq!(some, all);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use cerebro_core::data::{
     Dataset, Normalization, ParquetDataset, Prepare, Scope, Source, TensorColumns, Validation,
 };
 use cerebro_core::experiment::{Experiment, ExperimentResult};
-use cerebro_core::observe::{JsonLines, Leaderboard, Outcome, Progress, TrialLogs};
+use cerebro_core::observe::{HtmlReport, JsonLines, Leaderboard, Outcome, Progress, TrialLogs};
 use cerebro_core::search::Random;
 use cerebro_core::{Config, Objective, Seed, Space, Split};
 use cerebro_models::loss::Loss;
@@ -105,6 +105,7 @@ fn search(
         .observer(Progress::new())
         .observer(JsonLines::create(folder.join("events.jsonl"))?)
         .observer(TrialLogs::create(folder.join("logs"))?)
+        .observer(HtmlReport::create(folder.join("report.html"))?)
         .build()?;
     let handle = experiment.handle();
     // Ctrl-C: units stop at their next batch, and what was done until then is shown and exported.
@@ -132,7 +133,7 @@ fn export(
             format!("{} does not give the accuracy that was measured", onnx.display()).into()
         );
     }
-    for file in ["events.jsonl", "logs", "best.onnx", "best.safetensors"] {
+    for file in ["report.html", "events.jsonl", "logs", "best.onnx", "best.safetensors"] {
         println!("wrote         {}", folder.join(file).display());
     }
     if result.summary().outcome == Outcome::Stopped {

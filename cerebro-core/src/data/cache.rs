@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use super::{DataError, Dataset, Partition, PartitionInfo, TensorSpec};
 use crate::id::PartitionId;
@@ -83,6 +84,26 @@ impl PartitionCache {
     /// What it holds and did so far.
     pub fn usage(&self) -> CacheUsage {
         self.lock().usage
+    }
+
+    /// The partition, and how long it took to load if it was not in memory.
+    pub fn fetch(
+        &self,
+        id: PartitionId,
+    ) -> Result<(Arc<dyn Partition>, Option<Duration>), DataError> {
+        if let Some(partition) = self.find_or_reserve(id) {
+            return Ok((partition, None));
+        }
+        let mut reservation = Reservation { cache: self, id, kept_bytes: None, partition: None };
+        let info = self.partitions().iter().find(|info| info.id == id);
+        let bytes = info.ok_or(DataError::NoSuchPartition { partition: id })?.bytes;
+        let fits = self.lock().make_room(bytes, self.budget);
+        reservation.kept_bytes = fits.then_some(bytes);
+        let begun = Instant::now();
+        let partition = self.dataset.load(id)?;
+        self.lock().usage.loads += 1;
+        reservation.partition = Some(Arc::clone(&partition));
+        Ok((partition, Some(begun.elapsed())))
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
@@ -184,18 +205,7 @@ impl Dataset for PartitionCache {
     }
 
     fn load(&self, id: PartitionId) -> Result<Arc<dyn Partition>, DataError> {
-        if let Some(partition) = self.find_or_reserve(id) {
-            return Ok(partition);
-        }
-        let mut reservation = Reservation { cache: self, id, kept_bytes: None, partition: None };
-        let info = self.partitions().iter().find(|info| info.id == id);
-        let bytes = info.ok_or(DataError::NoSuchPartition { partition: id })?.bytes;
-        let fits = self.lock().make_room(bytes, self.budget);
-        reservation.kept_bytes = fits.then_some(bytes);
-        let partition = self.dataset.load(id)?;
-        self.lock().usage.loads += 1;
-        reservation.partition = Some(Arc::clone(&partition));
-        Ok(partition)
+        self.fetch(id).map(|(partition, _)| partition)
     }
 }
 
