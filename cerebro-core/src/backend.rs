@@ -295,6 +295,16 @@ pub enum UnitError {
         /// What went wrong.
         source: DataError,
     },
+    /// What a worker in another process says was wrong.
+    #[error("{message}")]
+    Remote {
+        /// The worker.
+        worker: WorkerId,
+        /// The error there, with its causes.
+        message: String,
+        /// Whether another attempt is bound to give the same.
+        hopeless: bool,
+    },
     /// The State to start from is not to be had.
     #[error("version {version} of the State of {trial} is not to be had: {reason}")]
     NoState {
@@ -326,9 +336,10 @@ impl UnitError {
     pub fn is_retryable(&self) -> bool {
         !matches!(
             self,
-            UnitError::Model(
-                ModelError::Cancelled | ModelError::Diverged { .. } | ModelError::Config(_)
-            )
+            UnitError::Remote { hopeless: true, .. }
+                | UnitError::Model(
+                    ModelError::Cancelled | ModelError::Diverged { .. } | ModelError::Config(_)
+                )
         )
     }
 }
