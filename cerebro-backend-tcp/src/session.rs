@@ -1,0 +1,140 @@
+//! The driver's end of a worker's session: the gRPC service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cerebro_core::WorkerId;
+use futures::channel::mpsc;
+use futures::stream::{Stream, StreamExt};
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::cluster::Cluster;
+use crate::ledger::StateName;
+use crate::protocol::cluster_server;
+use crate::protocol::{FromDriver, FromWorker, Register, from_worker};
+use crate::security::{Identity, Security};
+use crate::transport::Peer;
+
+/// How long a stranger may take to say who it is.
+const INTRODUCTION: Duration = Duration::from_secs(10);
+/// More than any worker has.
+const MOST_SLOTS: u32 = 4096;
+/// Longer names and addresses are not for people.
+const LONGEST_NAME: usize = 255;
+
+/// The service that workers call.
+pub(crate) struct Sessions(pub(crate) Arc<Cluster>);
+
+#[tonic::async_trait]
+impl cluster_server::Cluster for Sessions {
+    type AttendStream = Pin<Box<dyn Stream<Item = Result<FromDriver, Status>> + Send>>;
+
+    async fn attend(
+        &self,
+        request: Request<Streaming<FromWorker>>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let mut inbound = request.into_inner();
+        let admitted = async {
+            let register = introduction(&mut inbound).await?;
+            check(&register, peer.as_ref(), &self.0)?;
+            let (to, outbound) = mpsc::unbounded();
+            Ok((self.0.register(register, to)?, outbound))
+        };
+        let (id, outbound) = admitted.await.inspect_err(|status: &Status| {
+            tracing::warn!(
+                peer = peer.as_ref().map(display),
+                reason = status.message(),
+                "a registration was refused"
+            );
+        })?;
+        let cluster = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            let reason = attend(&cluster, id, inbound).await;
+            cluster.session_ended(id, &reason);
+        });
+        Ok(Response::new(outbound.map(Ok).boxed()))
+    }
+}
+
+async fn introduction(inbound: &mut Streaming<FromWorker>) -> Result<Register, Status> {
+    let first = timeout(INTRODUCTION, inbound.message()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("a session begins with `Register`"))?;
+    match first?.and_then(|message| message.what) {
+        Some(from_worker::What::Register(register)) => Ok(register),
+        _ => Err(Status::invalid_argument("a session begins with `Register`")),
+    }
+}
+
+fn check(register: &Register, peer: Option<&Peer>, cluster: &Cluster) -> Result<(), Status> {
+    if register.version != crate::VERSION {
+        return Err(Status::failed_precondition(format!(
+            "the driver has version {} of cerebro-backend-tcp and the worker has {}; \
+             both must have the same",
+            crate::VERSION,
+            register.version
+        )));
+    }
+    if register.slots == 0 || register.slots > MOST_SLOTS {
+        let text = format!("a worker has 1 to {MOST_SLOTS} slots, not {}", register.slots);
+        return Err(Status::invalid_argument(text));
+    }
+    if register.name.len() > LONGEST_NAME || register.address.len() > LONGEST_NAME {
+        return Err(Status::invalid_argument("the name or the address is too long"));
+    }
+    if matches!(cluster.terms.security, Security::MutualTls(_)) {
+        let Some(Identity::Worker(name)) = peer.map(|peer| &peer.identity) else {
+            return Err(Status::permission_denied("the certificate is not a worker's"));
+        };
+        let authorised = cluster.terms.authorised.as_ref();
+        if authorised.is_some_and(|authorised| !authorised.contains(name)) {
+            let text = format!("`{name}` is not among the workers that this driver takes");
+            return Err(Status::permission_denied(text));
+        }
+    }
+    Ok(())
+}
+
+/// Takes in what the worker says until the session ends; says why it did.
+async fn attend(cluster: &Cluster, id: WorkerId, mut inbound: Streaming<FromWorker>) -> String {
+    let lease = cluster.terms.lease;
+    loop {
+        let message = match timeout(lease, inbound.message()).await {
+            Err(_) => return format!("it was silent for {:.1} s", lease.as_secs_f64()),
+            Ok(Err(status)) => return format!("the connection broke: {}", status.message()),
+            Ok(Ok(None)) => return "it closed the connection".to_owned(),
+            Ok(Ok(Some(message))) => message,
+        };
+        if let Err(nonsense) = take_in(cluster, id, message) {
+            return format!("what it says does not make sense: {nonsense}");
+        }
+    }
+}
+
+fn take_in(cluster: &Cluster, id: WorkerId, message: FromWorker) -> Result<(), String> {
+    use from_worker::What;
+    match message.what {
+        Some(What::Beat(_)) => cluster.beat(id),
+        Some(What::PartitionLoaded(loaded)) => cluster.partition_loaded(id, &loaded),
+        Some(What::PartitionFailed(failed)) => cluster.partition_failed(id, &failed),
+        Some(What::Progress(progress)) => cluster.progress(id, &progress),
+        Some(What::UnitEnded(ended)) => cluster.unit_ended(id, ended)?,
+        Some(What::StateHeld(held)) => {
+            let name = held.state.ok_or("a State without a name")?;
+            cluster.state_held(id, name.into());
+        }
+        Some(What::StateMissed(missed)) => {
+            let name = missed.state.ok_or("a State without a name")?;
+            let name = StateName::from(name);
+            // Another copy is made when the next unit starts; meanwhile the one before is kept.
+            tracing::warn!(worker = %id, ?name, missed.reason, "a State was not copied");
+        }
+        Some(What::Draining(_)) => cluster.draining(id),
+        Some(What::Refused(refused)) => cluster.refused(id, &refused.reason),
+        Some(What::Register(_)) => return Err("a second registration".to_owned()),
+        None => return Err("an empty message".to_owned()),
+    }
+    Ok(())
+}

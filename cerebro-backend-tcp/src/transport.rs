@@ -1,0 +1,241 @@
+//! Connections: accepted within bounds, dialled, in plain text or TLS.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tonic::transport::server::Connected;
+
+use crate::security::{BULK, CALLS, Identity, Security, explain, server_name};
+
+/// How long the other end may take to connect and to show who it is.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection, and who is at its other end.
+pub(crate) struct Connection {
+    stream: Box<dyn Stream>,
+    peer: Peer,
+    local: SocketAddr,
+    /// Counts the connection against the listener's bound for as long as it lives.
+    #[allow(dead_code)] // It is for its drop.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    address: SocketAddr,
+    pub(crate) identity: Identity,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.address, self.identity)
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Calls,
+    Bulk,
+}
+
+impl Connection {
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// This end's address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+/// Connects to `address`, whose certificate must have the name `name`.
+pub(crate) async fn dial(
+    address: &str,
+    name: &'static str,
+    purpose: Purpose,
+    security: &Security,
+) -> io::Result<Connection> {
+    let connecting = async {
+        let (socket, address) = connect(address, security).await?;
+        socket.set_nodelay(true)?;
+        let local = socket.local_addr()?;
+        let Security::MutualTls(certificates) = security else {
+            let peer = Peer { address, identity: Identity::Unknown };
+            return Ok(Connection { stream: Box::new(socket), peer, local, permit: None });
+        };
+        let mut config = (*certificates.client).clone();
+        config.alpn_protocols = vec![protocol(purpose).to_vec()];
+        let connector = TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(server_name(name), socket).await?;
+        let identity = Identity::of(stream.get_ref().1.peer_certificates());
+        let peer = Peer { address, identity };
+        Ok(Connection { stream: Box::new(stream), peer, local, permit: None })
+    };
+    let connected = timeout(HANDSHAKE, connecting).await.unwrap_or_else(|_| {
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer for {} s", HANDSHAKE.as_secs()),
+        ))
+    });
+    connected.map_err(|error| {
+        let reason = explain(&error).map_or_else(|| error.to_string(), str::to_owned);
+        io::Error::new(error.kind(), format!("connecting to {address}: {reason}"))
+    })
+}
+
+async fn connect(address: &str, security: &Security) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in lookup_host(address).await? {
+        if let Err(error) = security.check(address) {
+            last = error;
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(socket) => return Ok((socket, address)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn protocol(purpose: Purpose) -> &'static [u8] {
+    match purpose {
+        Purpose::Calls => CALLS,
+        Purpose::Bulk => BULK,
+    }
+}
+
+/// Accepts connections, at most `bound` at once, and hands each to `calls` or `bulk`.
+///
+/// More than that are closed at once: a flood costs neither memory nor handshakes.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    security: Security,
+    bound: usize,
+    calls: mpsc::Sender<io::Result<Connection>>,
+    bulk: mpsc::Sender<Connection>,
+) {
+    let permits = Arc::new(Semaphore::new(bound));
+    loop {
+        let (socket, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for some to be closed.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            tracing::warn!(%address, bound, "too many connections: this one is refused");
+            continue;
+        };
+        let (security, calls, bulk) = (security.clone(), calls.clone(), bulk.clone());
+        tokio::spawn(async move {
+            match timeout(HANDSHAKE, greet(socket, address, &security, permit)).await {
+                // A receiver that is gone means that this process is about to end.
+                Ok(Ok((Purpose::Calls, connection))) => drop(calls.send(Ok(connection)).await),
+                Ok(Ok((Purpose::Bulk, connection))) => drop(bulk.send(connection).await),
+                Ok(Err(error)) => {
+                    let reason = explain(&error).map_or_else(|| error.to_string(), str::to_owned);
+                    tracing::warn!(%address, reason, "a connection was refused");
+                }
+                Err(_) => tracing::warn!(%address, "a connection said nothing and was closed"),
+            }
+        });
+    }
+}
+
+async fn greet(
+    socket: TcpStream,
+    address: SocketAddr,
+    security: &Security,
+    permit: OwnedSemaphorePermit,
+) -> io::Result<(Purpose, Connection)> {
+    socket.set_nodelay(true)?;
+    let local = socket.local_addr()?;
+    let permit = Some(permit);
+    let Security::MutualTls(certificates) = security else {
+        // A gRPC client begins with "PRI * HTTP/2.0"; a bulk frame with the highest byte of its
+        // length, which is 0.
+        let mut first = [0];
+        if socket.peek(&mut first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let purpose = if first[0] == b'P' { Purpose::Calls } else { Purpose::Bulk };
+        let peer = Peer { address, identity: Identity::Unknown };
+        return Ok((purpose, Connection { stream: Box::new(socket), peer, local, permit }));
+    };
+    let acceptor = TlsAcceptor::from(Arc::clone(&certificates.server));
+    let stream = acceptor.accept(socket).await?;
+    let session = stream.get_ref().1;
+    let purpose =
+        if session.alpn_protocol() == Some(CALLS) { Purpose::Calls } else { Purpose::Bulk };
+    let identity = Identity::of(session.peer_certificates());
+    let peer = Peer { address, identity };
+    Ok((purpose, Connection { stream: Box::new(stream), peer, local, permit }))
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}

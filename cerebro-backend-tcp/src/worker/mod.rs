@@ -1,0 +1,220 @@
+//! A worker: a process that holds partitions and States and runs units for a driver.
+//!
+//! A program that trains models of its own becomes a worker in a few lines:
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use cerebro_core::{Config, Model, ModelError, Slot};
+//! # fn my_model(_: &Config, _: &Slot) -> Result<Box<dyn Model>, ModelError> { unimplemented!() }
+//! # fn my_data(_: &str) -> Result<Arc<dyn cerebro_core::data::Dataset>, cerebro_core::data::DataError> { unimplemented!() }
+//! use cerebro_backend_tcp::worker::{self, Options, Registry};
+//!
+//! fn main() -> Result<(), worker::WorkerError> {
+//!     let registry = Registry::new()
+//!         .model("mine", |_bytes: &[u8]| Ok(Arc::new(my_model) as _))
+//!         .dataset("mydata", my_data);
+//!     worker::serve(registry, Options::new("127.0.0.1:7700"))
+//! }
+//! ```
+
+mod job;
+mod options;
+mod registry;
+mod session;
+mod states;
+mod unit;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+
+use crate::builder::bind;
+use crate::bulk;
+use crate::security::Identity;
+use crate::transport::{Purpose, accept, dial};
+pub use options::{AfterRun, Options};
+pub use registry::Registry;
+use session::{Ended, Session};
+use states::States;
+use unit::Slots;
+
+/// The first wait before the driver is dialled again; each one is twice as long as the last, up to
+/// `LONGEST_WAIT`.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Peers and the driver that fetch States at once.
+const MOST_FETCHES: usize = 256;
+
+/// Why a worker ended.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// It cannot be reached by others.
+    #[error("listening for other workers on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The driver will not have it, now or later.
+    #[error("the driver at {driver} refuses this worker: {reason}")]
+    Refused {
+        /// The driver.
+        driver: String,
+        /// Why.
+        reason: String,
+    },
+    /// The runtime did not start.
+    #[error("starting the worker's threads: {0}")]
+    Threads(io::Error),
+}
+
+/// What a worker keeps from session to session.
+struct Worker {
+    registry: Registry,
+    options: Options,
+    /// Drawn when the process starts.
+    instance: u64,
+    listening: SocketAddr,
+    states: Arc<States>,
+    slots: Slots,
+    jobs: job::Jobs,
+}
+
+/// Serves drivers until the run is over (or for ever: [`Options::after_run`]), or until the process
+/// is asked to terminate: then it finishes its units, hands its States over and leaves.
+///
+/// Where the driver is not there, or is lost, it is dialled again until it is.
+pub fn serve(registry: Registry, options: Options) -> Result<(), WorkerError> {
+    let runtime = runtime()?;
+    let terminated = {
+        let _context = runtime.enter();
+        terminated().map_err(WorkerError::Threads)?
+    };
+    run(&runtime, registry, options, terminated)
+}
+
+/// [`serve`], but asked to leave by `leave` and not by a signal: for a program with signal handlers
+/// of its own.
+pub fn serve_until(
+    registry: Registry,
+    options: Options,
+    leave: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), WorkerError> {
+    run(&runtime()?, registry, options, leave)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, WorkerError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    // Models compute on blocking threads; these only move messages.
+    let builder = builder.worker_threads(2).thread_name("cerebro-worker").enable_all();
+    builder.build().map_err(WorkerError::Threads)
+}
+
+fn run(
+    runtime: &tokio::runtime::Runtime,
+    registry: Registry,
+    options: Options,
+    leave: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), WorkerError> {
+    let (leaving, asked) = watch::channel(false);
+    runtime.spawn(async move {
+        leave.await;
+        // Kept open until the worker ends: nobody else sends.
+        let _ = leaving.send(true);
+        leaving.closed().await;
+    });
+    runtime.block_on(work(registry, options, asked))
+}
+
+#[cfg(unix)]
+fn terminated() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signal = signal(SignalKind::terminate())?;
+    Ok(async move {
+        signal.recv().await;
+    })
+}
+
+#[cfg(not(unix))]
+fn terminated() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    Ok(std::future::pending())
+}
+
+async fn work(
+    registry: Registry,
+    options: Options,
+    mut leaving: watch::Receiver<bool>,
+) -> Result<(), WorkerError> {
+    let failed = |source| WorkerError::Listen { address: options.listen.clone(), source };
+    let listener = bind(&options.listen, &options.security).map_err(failed)?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    let listening = listener.local_addr().map_err(failed)?;
+    let states = Arc::new(States::default());
+    // Nobody calls a worker: such connections are closed.
+    let (calls, _) = mpsc::channel(1);
+    let (bulk, fetches) = mpsc::channel(16);
+    tokio::spawn(accept(listener, options.security.clone(), MOST_FETCHES, calls, bulk));
+    tokio::spawn(bulk::serve(fetches, Arc::clone(&states) as _, |connection| {
+        connection.peer().identity != Identity::Other
+    }));
+    let worker = Arc::new(Worker {
+        slots: Slots::new(&options),
+        registry,
+        instance: crate::drawn(),
+        listening,
+        states,
+        jobs: job::Jobs::default(),
+        options,
+    });
+    let mut wait = FIRST_WAIT;
+    loop {
+        let ended = attend(&worker, &mut leaving).await;
+        let reason = match ended {
+            Ended::Finished if worker.options.after_run == AfterRun::Leave => return Ok(()),
+            Ended::Left => return Ok(()),
+            Ended::Refused(reason) => {
+                return Err(WorkerError::Refused { driver: worker.options.driver.clone(), reason });
+            }
+            Ended::Finished => {
+                wait = FIRST_WAIT;
+                "the run is over".to_owned()
+            }
+            Ended::Lost(reason) => {
+                wait = FIRST_WAIT;
+                reason
+            }
+            Ended::Unreached(reason) => reason,
+        };
+        tracing::info!(reason, driver = worker.options.driver, "the driver is dialled again");
+        tokio::select! {
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
+            // Without a session there is nothing to hand over.
+            () = asked(&mut leaving) => return Ok(()),
+        }
+    }
+}
+
+/// Dials the driver and serves it until the session ends.
+async fn attend(worker: &Arc<Worker>, leaving: &mut watch::Receiver<bool>) -> Ended {
+    let options = &worker.options;
+    let dialled =
+        dial(&options.driver, crate::security::DRIVER, Purpose::Calls, &options.security).await;
+    match dialled {
+        Ok(connection) => Session::open(worker, connection).await.run(leaving).await,
+        Err(error) => Ended::Unreached(error.to_string()),
+    }
+}
+
+/// Returns when the worker is asked to leave.
+async fn asked(leaving: &mut watch::Receiver<bool>) {
+    if leaving.wait_for(|asked| *asked).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

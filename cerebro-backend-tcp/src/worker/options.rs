@@ -1,0 +1,124 @@
+//! [`Options`]: what a worker is told by whoever starts it.
+
+use std::thread::available_parallelism;
+
+use cerebro_core::Device;
+
+use crate::security::Security;
+
+/// What a worker is told by whoever starts it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(super) driver: String,
+    pub(super) listen: String,
+    pub(super) advertise: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) slots: usize,
+    pub(super) threads: Option<usize>,
+    pub(super) device: Device,
+    pub(super) data: Option<String>,
+    pub(super) security: Security,
+    pub(super) after_run: AfterRun,
+    pub(super) most_state_bytes: usize,
+}
+
+/// What a worker does when a run is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AfterRun {
+    /// It ends.
+    #[default]
+    Leave,
+    /// It waits for the next driver at the same address.
+    Stay,
+}
+
+impl Options {
+    /// A worker of the driver at `driver`, a host and a port: one slot on the processor, reached by
+    /// others on loopback.
+    pub fn new(driver: impl Into<String>) -> Self {
+        Self {
+            driver: driver.into(),
+            listen: "127.0.0.1:0".to_owned(),
+            advertise: None,
+            name: None,
+            slots: 1,
+            threads: None,
+            device: Device::Cpu,
+            data: None,
+            security: Security::default(),
+            after_run: AfterRun::default(),
+            most_state_bytes: 64 << 30,
+        }
+    }
+
+    /// Where other workers fetch States. The default is a free port on loopback; on a cluster it is
+    /// `0.0.0.0:PORT`.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    /// The address that others are told, where it is not the one that this process sees itself at:
+    /// behind a translation of addresses, in a container.
+    pub fn advertise(mut self, address: impl Into<String>) -> Self {
+        self.advertise = Some(address.into());
+        self
+    }
+
+    /// A name for people. The default is the address that others are told.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How many units run at once, 1 unless told otherwise.
+    pub fn slots(mut self, slots: usize) -> Self {
+        self.slots = slots.max(1);
+        self
+    }
+
+    /// The threads that the models of one slot may use. The default is the cores divided by the
+    /// slots.
+    pub fn threads_per_slot(mut self, threads: usize) -> Self {
+        self.threads = Some(threads.max(1));
+        self
+    }
+
+    /// Where the models compute.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Where this worker finds the data set, where that is not where the driver says it is: a
+    /// mount point of its own, a copy on its disk.
+    pub fn data(mut self, url: impl Into<String>) -> Self {
+        self.data = Some(url.into());
+        self
+    }
+
+    /// Who may connect, and who listens in; the same for all of a cluster.
+    pub fn security(mut self, security: Security) -> Self {
+        self.security = security;
+        self
+    }
+
+    /// Whether it stays when the run is over.
+    pub fn after_run(mut self, after_run: AfterRun) -> Self {
+        self.after_run = after_run;
+        self
+    }
+
+    /// Larger States than this are refused. The default is 64 GiB.
+    pub fn most_state_bytes(mut self, bytes: usize) -> Self {
+        self.most_state_bytes = bytes;
+        self
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| {
+            let cores = available_parallelism().map_or(1, usize::from);
+            (cores / self.slots).max(1)
+        })
+    }
+}

@@ -1,0 +1,199 @@
+//! Units: their slot, their State, their end.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cerebro_core::backend::{UnitError, UnitOrder, UnitReport};
+use cerebro_core::execute::{Executed, execute};
+use cerebro_core::{Cancellation, Config, ModelError, Seed, Slot, State, Unit, WorkerId};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::Options;
+use super::session::Session;
+use super::states::Taken;
+use crate::ledger::StateName;
+use crate::protocol::{self, Run, from_worker, unit_ended};
+use crate::wire::{failure_to_wire, report_to_wire};
+
+/// How often a running unit says how far it is: often enough for a person to see it move.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Slots are numbered over all workers of the process, so that what models share per slot is never
+/// shared by two threads.
+static NEXT_SLOT: AtomicU32 = AtomicU32::new(0);
+
+/// The slots that no unit is in.
+pub(super) struct Slots {
+    free: Mutex<Vec<Slot>>,
+    permits: Semaphore,
+}
+
+/// A slot that is in use.
+struct Taking<'a> {
+    slots: &'a Slots,
+    slot: Slot,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Slots {
+    pub(super) fn new(options: &Options) -> Self {
+        let (device, threads) = (options.device, options.threads());
+        let slot = |_| Slot { number: NEXT_SLOT.fetch_add(1, Ordering::Relaxed), device, threads };
+        Self {
+            free: Mutex::new((0..options.slots).map(slot).collect()),
+            permits: Semaphore::new(options.slots),
+        }
+    }
+
+    async fn take(&self) -> Option<Taking<'_>> {
+        let permit = self.permits.acquire().await.ok()?;
+        // There are as many permits as slots.
+        let slot = self.free().pop()?;
+        Some(Taking { slots: self, slot, _permit: permit })
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Slot>> {
+        // Nothing panics while it holds the lock.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.slots.free().push(self.slot);
+    }
+}
+
+/// Runs a unit and says what became of it.
+pub(super) async fn run(session: Arc<Session>, run: Run, cancellation: Cancellation) {
+    let number = run.order;
+    let how = match attempt(&session, run, &cancellation).await {
+        Ok(report) => unit_ended::How::Report(report),
+        Err(error) => unit_ended::How::Failure(failure_to_wire(&error)),
+    };
+    session.forget(number);
+    session
+        .say(from_worker::What::UnitEnded(protocol::UnitEnded { order: number, how: Some(how) }));
+}
+
+async fn attempt(
+    session: &Arc<Session>,
+    run: Run,
+    cancellation: &Cancellation,
+) -> Result<protocol::Report, UnitError> {
+    let number = run.order;
+    let order = order(&run, session.worker_id(), cancellation)?;
+    let Some(taking) = session.worker().slots.take().await else {
+        return Err(ModelError::Cancelled.into());
+    };
+    let begun = Instant::now();
+    let start = match run.state {
+        None => None,
+        Some(name) => Some(start_state(session, name.into(), run.sources, cancellation).await?),
+    };
+    let start_bytes = start.as_ref().map_or(0, |state: &State| state.bytes() as u64);
+    let (worker, slot) = (Arc::clone(session), taking.slot);
+    let (trial, version) = (order.unit.trial, order.version);
+    let executing =
+        tokio::task::spawn_blocking(move || compute(&worker, number, &order, slot, start.as_ref()));
+    let (executed, rows) = executing
+        .await
+        .map_err(|panic| ModelError::other("running a unit off the async threads", panic))??;
+    drop(taking);
+    let mut report = UnitReport {
+        metrics: executed.metrics,
+        rows,
+        version,
+        state_bytes: start_bytes,
+        occupied: begun.elapsed(),
+        computed: executed.computed,
+    };
+    if let Some(state) = executed.state {
+        report.version += 1;
+        report.state_bytes = state.bytes() as u64;
+        let name = StateName { trial, version: report.version, origin: number };
+        if session.worker().states.put(session.number(), name, state) == Taken::TooLate {
+            return Err(ModelError::Cancelled.into());
+        }
+    }
+    report_to_wire(&report)
+        .map_err(|nonsense| ModelError::other("reporting a unit", nonsense).into())
+}
+
+fn order(
+    run: &Run,
+    worker: WorkerId,
+    cancellation: &Cancellation,
+) -> Result<UnitOrder, ModelError> {
+    let unit: Unit =
+        run.unit.ok_or_else(|| ModelError::other("reading an order", "it names no unit"))?.into();
+    let config: Config = serde_json::from_slice(&run.config)
+        .map_err(|error| ModelError::other("reading the Config of an order", error))?;
+    Ok(UnitOrder {
+        unit,
+        worker,
+        config: Arc::new(config),
+        seed: Seed(run.seed),
+        version: run.version,
+        cancellation: cancellation.clone(),
+    })
+}
+
+async fn start_state(
+    session: &Session,
+    name: StateName,
+    sources: Vec<String>,
+    cancellation: &Cancellation,
+) -> Result<State, UnitError> {
+    let fetched = tokio::select! {
+        fetched = session.take_in(name, sources) => fetched,
+        () = cancellation.cancelled() => return Err(ModelError::Cancelled.into()),
+    };
+    let (trial, version) = (name.trial, name.version);
+    fetched.map_err(|reason| UnitError::NoState { trial, version, reason })
+}
+
+fn compute(
+    session: &Session,
+    number: u64,
+    order: &UnitOrder,
+    slot: Slot,
+    start: Option<&State>,
+) -> Result<(Executed, u64), UnitError> {
+    let partition = order.unit.partition;
+    let loaded = session.worker().jobs.current().and_then(|job| {
+        let partition = job.partition(partition)?;
+        Some((job, partition))
+    });
+    let (job, partition) = loaded.ok_or_else(|| {
+        let reason = format!("{partition} is not in this worker's memory");
+        ModelError::other("running a unit", reason)
+    })?;
+    let progress =
+        Progress { session, number, rows: Cell::new(0), said: Cell::new(Instant::now()) };
+    let report = |rows| progress.add(rows);
+    let executed = execute(&*job.builder, &slot, order, start, &*partition, &report)?;
+    Ok((executed, partition.rows() as u64))
+}
+
+/// Counts a unit's rows and says so from time to time.
+struct Progress<'a> {
+    session: &'a Session,
+    number: u64,
+    rows: Cell<u64>,
+    said: Cell<Instant>,
+}
+
+impl Progress<'_> {
+    fn add(&self, rows: usize) {
+        self.rows.set(self.rows.get() + rows as u64);
+        let now = Instant::now();
+        if now.duration_since(self.said.get()) >= PROGRESS_INTERVAL {
+            self.said.set(now);
+            let progress = protocol::Progress { order: self.number, rows: self.rows.get() };
+            self.session.say(from_worker::What::Progress(progress));
+        }
+    }
+}
