@@ -1,8 +1,18 @@
 //! What happens in an experiment, told to observers as it happens.
 //!
 //! The driver turns everything that happens into [`Event`]s and hands each to every [`Observer`] in
-//! turn: progress in the terminal, JSON lines, the HTML report. An observer only looks on; to act on
-//! a run, use the experiment's handle.
+//! turn. An observer only looks on; to act on a run, use the experiment's handle.
+//!
+//! | observer | what it makes |
+//! | --- | --- |
+//! | `Progress` (feature `progress`) | live lines on a terminal, plain lines elsewhere |
+//! | [`JsonLines`] | `events.jsonl`: every event, for other programs |
+//! | [`HtmlReport`] | `report.html`: the whole experiment in one page |
+//! | [`TrialLogs`] | a log file per trial |
+//! | `TensorBoard` (feature `tensorboard`) | event files for TensorBoard |
+//!
+//! Any `FnMut(Duration, &Event)` is an observer too. [`Leaderboard`] and [`Summary`] are printed
+//! with `println!`.
 
 mod error;
 mod event;
@@ -14,6 +24,8 @@ mod report;
 mod summary;
 #[cfg(test)]
 mod synthetic;
+#[cfg(feature = "tensorboard")]
+mod tensorboard;
 mod text;
 mod trial_logs;
 
@@ -24,6 +36,8 @@ pub use leaderboard::{Leaderboard, Standing};
 #[cfg(feature = "progress")]
 pub use progress::Progress;
 pub use report::HtmlReport;
+#[cfg(feature = "tensorboard")]
+pub use tensorboard::TensorBoard;
 pub use trial_logs::TrialLogs;
 
 use std::error::Error;
