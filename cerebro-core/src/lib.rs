@@ -141,8 +141,8 @@
 //! # Features
 //!
 //! `data` (default): Parquet data sets over object stores, `prepare`, caches. `progress` (default):
-//! progress in the terminal. `aws`, `gcp`, `azure`, `http`: those object stores. `testing`: the
-//! conformance suite for backends.
+//! progress in the terminal. `tensorboard`: event files for TensorBoard. `aws`, `gcp`, `azure`,
+//! `http`: those object stores. `testing`: the conformance suite for backends.
 
 #![forbid(unsafe_code)]
 

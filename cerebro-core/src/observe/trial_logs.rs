@@ -85,7 +85,7 @@ impl Observer for TrialLogs {
                 let seconds = report.computed.as_secs_f64();
                 let rate = if seconds > 0.0 { report.rows as f64 / seconds } else { 0.0 };
                 let text = format!(
-                    "epoch {}  {:<10}  {:<12}  {worker}  {seconds:.3} s  {} rows/s {}",
+                    "epoch {}  {:<10}  {:<12}  {worker}  {seconds:.6} s  {} rows/s {}",
                     unit.epoch + 1,
                     unit.split,
                     unit.partition,
@@ -113,7 +113,7 @@ impl Observer for TrialLogs {
                     listed(validation),
                 );
                 for (worker, time) in self.times.remove(trial).unwrap_or_default() {
-                    let _ = write!(text, "  {worker} {:.3} s", time.as_secs_f64());
+                    let _ = write!(text, "  {worker} {:.6} s", time.as_secs_f64());
                 }
                 text.push_str("; visited");
                 for partition in visit_order {

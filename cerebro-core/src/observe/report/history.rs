@@ -42,6 +42,8 @@ pub(super) struct History {
 pub(super) struct WorkerHistory {
     pub(super) info: WorkerInfo,
     pub(super) absences: Vec<Absence>,
+    /// The time that models computed on it, summed over slots.
+    pub(super) computed: Duration,
     /// Which of its lanes in the schedule are taken.
     lanes: Vec<bool>,
 }
@@ -95,6 +97,8 @@ pub(super) struct Bar {
     pub(super) lane: usize,
     pub(super) from: Duration,
     pub(super) to: Duration,
+    /// The part of it that the model computed.
+    pub(super) computed: Duration,
     pub(super) hopped: bool,
     pub(super) end: BarEnd,
 }
@@ -203,11 +207,14 @@ impl History {
                         self.summary.validation_units += 1;
                     }
                 }
-                self.close(at, *unit, *worker, BarEnd::Completed);
+                if let Some(worker) = self.workers.get_mut(worker) {
+                    worker.computed += report.computed;
+                }
+                self.close(at, *unit, *worker, report.computed, BarEnd::Completed);
             }
             Event::UnitFailed { unit, worker, retry, .. } => {
                 self.summary.retried_units += u64::from(*retry);
-                self.close(at, *unit, *worker, BarEnd::Failed);
+                self.close(at, *unit, *worker, Duration::ZERO, BarEnd::Failed);
             }
             Event::UnitRepeated { .. } => self.summary.repeated_units += 1,
             Event::TrialStarted { trial, config, parent, .. } => {
@@ -235,7 +242,7 @@ impl History {
             Event::TrialStatus { trial, status } => self.status(at, *trial, status),
             Event::ExperimentEnded { summary } => {
                 for (unit, worker) in self.open.keys().copied().collect::<Vec<_>>() {
-                    self.close(at, unit, worker, BarEnd::Open);
+                    self.close(at, unit, worker, Duration::ZERO, BarEnd::Open);
                 }
                 self.summary = summary.clone();
                 self.finished = true;
@@ -251,8 +258,12 @@ impl History {
                 absence.to.get_or_insert(at);
             }
         } else {
-            let worker =
-                WorkerHistory { info: info.clone(), absences: Vec::new(), lanes: Vec::new() };
+            let worker = WorkerHistory {
+                info: info.clone(),
+                absences: Vec::new(),
+                computed: Duration::ZERO,
+                lanes: Vec::new(),
+            };
             self.workers.insert(info.id, worker);
         }
         self.summary.slots = self.workers.values().map(|worker| worker.info.slots).sum();
@@ -263,14 +274,21 @@ impl History {
         let units: Vec<Unit> =
             self.open.keys().filter(|(_, worker)| *worker == id).map(|(unit, _)| *unit).collect();
         for unit in units {
-            self.close(at, unit, id, BarEnd::Lost);
+            self.close(at, unit, id, Duration::ZERO, BarEnd::Lost);
         }
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.absences.push(Absence { from: at, to: None, reason: reason.to_owned() });
         }
     }
 
-    fn close(&mut self, at: Duration, unit: Unit, worker: WorkerId, end: BarEnd) {
+    fn close(
+        &mut self,
+        at: Duration,
+        unit: Unit,
+        worker: WorkerId,
+        computed: Duration,
+        end: BarEnd,
+    ) {
         let Some(Open { lane, from, hopped }) = self.open.remove(&(unit, worker)) else { return };
         if let Some(worker) = self.workers.get_mut(&worker)
             && let Some(taken) = worker.lanes.get_mut(lane)
@@ -278,7 +296,7 @@ impl History {
             *taken = false;
         }
         if self.bars.len() < MOST_BARS {
-            self.bars.push(Bar { unit, worker, lane, from, to: at, hopped, end });
+            self.bars.push(Bar { unit, worker, lane, from, to: at, computed, hopped, end });
         } else {
             self.bars_left_out += 1;
         }
@@ -364,6 +382,8 @@ mod tests {
             assert!(bar.lane < history.workers[&bar.worker].info.slots, "{bar:?}");
         }
         assert_eq!(ends.len(), 4);
+        let computed: Duration = history.workers.values().map(|worker| worker.computed).sum();
+        assert_eq!(computed, history.summary.training + history.summary.validating);
     }
 
     #[test]

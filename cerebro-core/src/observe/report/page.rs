@@ -12,9 +12,18 @@ use crate::id::{Split, TrialId};
 use crate::metric::Direction;
 use crate::observe::{Leaderboard, Outcome, Standing, Summary, TrialStatus};
 
-const TEMPLATE: &str = include_str!("report.html");
-const STYLE: &str = include_str!("report.css");
-const SCRIPT: &str = include_str!("report.js");
+const TEMPLATE: &str = include_str!("page/page.html");
+const STYLE: &str = include_str!("page/page.css");
+/// One function: each file sees what those before it define.
+const SCRIPT: &str = concat!(
+    include_str!("page/ground.js"),
+    include_str!("page/overview.js"),
+    include_str!("page/curves.js"),
+    include_str!("page/parallel.js"),
+    include_str!("page/schedule.js"),
+    include_str!("page/importance.js"),
+    include_str!("page/page.js"),
+);
 
 /// Of more trials, the best are shown.
 const MOST_TRIALS: usize = 1000;
@@ -92,7 +101,9 @@ struct Page<'a> {
     trials_left_out: usize,
     importance: Vec<Importance>,
     loads: Vec<(u32, u32, Short, Short)>,
-    bar_columns: [&'static str; 9],
+    bar_columns: [&'static str; 10],
+    /// In these parts of a second are the times of `bars`.
+    bar_ticks: u64,
     bars: Vec<u64>,
     bars_left_out: u64,
 }
@@ -135,6 +146,7 @@ struct Worker<'a> {
     name: &'a str,
     device: String,
     lanes: usize,
+    computed: Short,
     absences: Vec<(Short, Option<Short>, &'a str)>,
 }
 
@@ -185,6 +197,8 @@ impl<'a> Page<'a> {
         };
         let (train_partitions, train_rows) = rows(Split::Train);
         let (validation_partitions, validation_rows) = rows(Split::Validation);
+        // Short experiments have units of a millisecond, long ones need not tell them so exactly.
+        let bar_ticks = if history.now < Duration::from_mins(10) { 100_000 } else { 1000 };
         Page {
             name: &history.name,
             seed: history.seed.0.to_string(),
@@ -230,9 +244,11 @@ impl<'a> Page<'a> {
                 "validation",
                 "from",
                 "took",
+                "computed",
                 "end",
             ],
-            bars: history.bars.iter().flat_map(bar).collect(),
+            bar_ticks,
+            bars: history.bars.iter().flat_map(|one| bar(one, bar_ticks)).collect(),
             bars_left_out: history.bars_left_out,
         }
     }
@@ -292,6 +308,7 @@ fn workers(history: &History) -> Vec<Worker<'_>> {
             name: &worker.info.name,
             device: worker.info.device.to_string(),
             lanes: worker.lanes(),
+            computed: seconds(worker.computed),
             absences: absences
                 .map(|away| (seconds(away.from), away.to.map(seconds), away.reason.as_str()))
                 .collect(),
@@ -359,9 +376,9 @@ fn importances(history: &History) -> Vec<Importance> {
         .collect()
 }
 
-/// In the order of the page's `bar_columns`; times in milliseconds.
-fn bar(bar: &Bar) -> [u64; 9] {
-    let from = bar.from.as_millis() as u64;
+/// In the order of the page's `bar_columns`.
+fn bar(bar: &Bar, ticks: u64) -> [u64; 10] {
+    let ticks = |duration: Duration| (duration.as_secs_f64() * ticks as f64) as u64;
     [
         u64::from(bar.worker.0),
         bar.lane as u64,
@@ -369,8 +386,9 @@ fn bar(bar: &Bar) -> [u64; 9] {
         u64::from(bar.unit.epoch) + 1,
         u64::from(bar.unit.partition.0),
         u64::from(bar.unit.split == Split::Validation),
-        from,
-        bar.to.as_millis() as u64 - from,
+        ticks(bar.from),
+        ticks(bar.to) - ticks(bar.from),
+        ticks(bar.computed),
         bar.end as u64 + if bar.hopped { 4 } else { 0 },
     ]
 }

@@ -35,7 +35,7 @@ pub(super) struct Value {
     #[prost(string, tag = "1")]
     pub(super) tag: String,
     #[prost(oneof = "Content", tags = "2, 8")]
-    pub(super) value: Option<Content>,
+    pub(super) content: Option<Content>,
     #[prost(message, optional, tag = "9")]
     pub(super) metadata: Option<Metadata>,
 }

@@ -84,7 +84,7 @@ impl TensorBoard {
         let of = |split: &'static str, metrics: &Metrics| {
             let scalar = |(name, value): (&str, f64)| Value {
                 tag: format!("{split}/{name}"),
-                value: Some(Content::Simple(value as f32)),
+                content: Some(Content::Simple(value as f32)),
                 metadata: None,
             };
             metrics.values().map(scalar).collect::<Vec<_>>()
@@ -163,7 +163,7 @@ fn hyperparameters(tag: &str, session: Session) -> What {
     let shape = Shape { dimensions: vec![Dimension { size: 0 }] };
     let value = Value {
         tag: tag.to_owned(),
-        value: Some(Content::Tensor(Tensor { element: 1, shape: Some(shape) })),
+        content: Some(Content::Tensor(Tensor { element: 1, shape: Some(shape) })),
         metadata: Some(Metadata { plugin: Some(Plugin { name: "hparams".to_owned(), content }) }),
     };
     What::Summary(Summary { value: vec![value] })
