@@ -143,6 +143,21 @@ impl Builder {
         self.op("Where", &[condition, a, b], Attributes::none())
     }
 
+    /// 1 where the class along the new axis `axis` is the label, else 0, of the element type of
+    /// `like`; a label that is no class gives zeros.
+    pub fn one_hot(&mut self, labels: Value, classes: usize, axis: usize, like: Value) -> Value {
+        let mut dims = vec![1; self.dims(labels).len() + 1];
+        if let Some(size) = dims.get_mut(axis) {
+            *size = classes;
+        }
+        let numbers: Vec<i64> = (0..classes as i64).collect();
+        let numbers = self.constant(TensorData::from_i64(&dims, &numbers));
+        let labels = self.cast(labels, DataType::Int64);
+        let labels = self.unsqueeze(labels, &[axis]);
+        let condition = self.binary("Equal", labels, numbers);
+        self.indicator(condition, like)
+    }
+
     /// `x` in another shape.
     pub fn reshape(&mut self, x: Value, dims: &[usize]) -> Value {
         if self.dims(x) == dims {

@@ -181,10 +181,7 @@ impl Classes<'_> {
     }
 
     fn one_hot(&self, g: &mut Builder, x: Value, y: Value) -> Value {
-        let depth = g.constant(TensorData::from_i64(&[], &[self.count as i64]));
-        let data_type = g.data_type(x);
-        let values = g.constant(TensorData::from_f64(data_type, &[2], &[0.0, 1.0]));
-        let one_hot = g.op("OneHot", &[y, depth, values], Builder::along(self.axis));
+        let one_hot = g.one_hot(y, self.count, self.axis, x);
         let Some(ignored) = self.ignored else { return one_hot };
         let ignored = g.constant(TensorData::from_i64(&[], &[ignored]));
         let is_ignored = g.binary("Equal", y, ignored);

@@ -12,9 +12,11 @@
 mod activation;
 mod arithmetic;
 mod convolution;
+mod einsum;
 mod fused;
 mod indexing;
 mod logic;
+mod loss;
 mod matrix;
 mod movement;
 mod normalization;
@@ -24,6 +26,8 @@ mod recurrent;
 mod reduction;
 mod resize;
 mod shapes;
+#[cfg(test)]
+mod tests;
 mod trigonometry;
 mod window;
 
@@ -190,6 +194,15 @@ impl Operator {
         Self { name, shape: shapes::never_emitted, kind: Kind::Composed(composition) }
     }
 
+    /// Composed in training, emitted as it is at inference.
+    pub(crate) const fn unrolled(
+        name: &'static str,
+        shape: ShapeRule,
+        composition: Composition,
+    ) -> Self {
+        Self { name, shape, kind: Kind::Composed(composition) }
+    }
+
     pub(crate) const fn flat(name: &'static str, shape: ShapeRule) -> Self {
         Self { name, shape, kind: Kind::Flat }
     }
@@ -216,9 +229,11 @@ const FAMILIES: &[&[Operator]] = &[
     activation::OPERATORS,
     arithmetic::OPERATORS,
     convolution::OPERATORS,
+    einsum::OPERATORS,
     fused::OPERATORS,
     indexing::OPERATORS,
     logic::OPERATORS,
+    loss::OPERATORS,
     matrix::OPERATORS,
     movement::OPERATORS,
     normalization::OPERATORS,
@@ -241,14 +256,4 @@ pub fn operators() -> impl Iterator<Item = &'static Operator> {
 /// The operator called `name`; those of other domains than ONNX's are called `domain.name`.
 pub fn find(name: &str) -> Option<&'static Operator> {
     TABLE.get(name).copied()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_operator_is_in_the_table_twice() {
-        assert_eq!(TABLE.len(), operators().count());
-    }
 }

@@ -1,0 +1,68 @@
+use super::*;
+
+#[test]
+fn gathered_rows_that_occur_twice_add_up() {
+    check("Gather", &[x(&[4, 2]), ints(&[3], &[1, 3, 1])], none());
+    check("Gather", &[x(&[4, 2]), ints(&[2, 2], &[0, -1, 3, 0])], none());
+    check("Gather", &[x(&[2, 4, 2]), ints(&[2, 2], &[0, 3, 3, 1])], none().with("axis", 1));
+    check("Gather", &[x(&[2, 4]), ints(&[3], &[2, 2, 2])], none().with("axis", -1));
+    check("Gather", &[x(&[2, 4]), ints(&[], &[-1])], none().with("axis", 1));
+    check("Gather", &[x(&[3, 2]), ints(&[1], &[1])], none());
+}
+
+#[test]
+fn the_forms_for_one_thread_and_for_many_agree() {
+    for one_thread in [false, true] {
+        check_function("rows", &[x(&[4, 2])], DOUBLE, &mut |forward, inputs| {
+            if one_thread {
+                forward.graph.promise_one_thread();
+            }
+            let indices = forward.graph.ints(&[3, 0, 3]);
+            Ok(vec![forward.apply("Gather", &[inputs[0], Some(indices)], none())?])
+        });
+    }
+}
+
+#[test]
+fn gathered_elements() {
+    let places = ints(&[2, 3], &[0, 1, 1, 1, 0, 1]);
+    check("GatherElements", &[x(&[2, 3]), places.clone()], none());
+    check("GatherElements", &[x(&[2, 4]), places], none().with("axis", 1));
+}
+
+#[test]
+fn gathered_by_coordinates() {
+    check("GatherND", &[x(&[2, 3, 2]), ints(&[3, 2], &[0, 1, 1, -1, 0, 1])], none());
+    check("GatherND", &[x(&[2, 3]), ints(&[2, 2], &[0, 1, 0, 1])], none());
+    let attributes = none().with("batch_dims", 1);
+    check("GatherND", &[x(&[2, 3, 2]), ints(&[2, 1], &[2, 0])], attributes.clone());
+    check("GatherND", &[x(&[2, 3]), ints(&[2, 2, 1], &[2, 0, 1, 1])], attributes);
+}
+
+#[test]
+fn scattered_elements() {
+    let places = ints(&[2, 2], &[0, 2, 1, 0]);
+    for reduction in ["none", "add"] {
+        let attributes = none().with("axis", 1).with("reduction", reduction);
+        check("ScatterElements", &[x(&[2, 3]), places.clone(), x(&[2, 2])], attributes);
+    }
+}
+
+#[test]
+fn scattered_by_coordinates() {
+    for reduction in ["none", "add"] {
+        let attributes = none().with("reduction", reduction);
+        check("ScatterND", &[x(&[4]), ints(&[2, 1], &[1, 3]), x(&[2])], attributes.clone());
+        check("ScatterND", &[x(&[3, 2]), ints(&[2, 1], &[2, 0]), x(&[2, 2])], attributes);
+    }
+}
+
+#[test]
+fn the_largest_and_the_smallest_elements() {
+    for largest in [0, 1] {
+        let attributes = none().with("largest", largest);
+        check_outputs("TopK", &[x(&[2, 5]), ints(&[1], &[3])], attributes.clone(), 2, DOUBLE);
+        let attributes = attributes.with("axis", 0);
+        check_outputs("TopK", &[x(&[4, 2]), ints(&[1], &[1])], attributes, 2, DOUBLE);
+    }
+}

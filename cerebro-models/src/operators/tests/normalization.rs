@@ -1,0 +1,67 @@
+use super::*;
+
+/// Batch statistics are used where mean and variance are running statistics.
+fn batch_normalization(dims: &[usize]) {
+    let channels = dims[1];
+    let inputs = [x(dims), x(&[channels]), x(&[channels])];
+    check_function(&format!("batch {dims:?}"), &inputs, DOUBLE, &mut |forward, inputs| {
+        let [mean, variance] = [0.5, 0.7].map(|value| {
+            let values = vec![value; channels];
+            let tensor = TensorData::from_f64(DataType::Float64, &[channels], &values);
+            forward.graph.constant(tensor)
+        });
+        forward.declare_statistic(mean);
+        forward.declare_statistic(variance);
+        let all = [inputs[0], inputs[1], inputs[2], Some(mean), Some(variance)];
+        Ok(vec![forward.apply("BatchNormalization", &all, none().with("epsilon", 1e-3f32))?])
+    });
+}
+
+#[test]
+fn batch_normalization_in_training() {
+    batch_normalization(&[3, 2, 2, 2]);
+    batch_normalization(&[4, 3]);
+    batch_normalization(&[2, 2, 5]);
+}
+
+#[test]
+fn batch_normalization_with_given_statistics() {
+    let given = |values: &[f64]| {
+        Input::Constant(TensorData::from_f64(DataType::Float64, &[values.len()], values))
+    };
+    let inputs = [x(&[3, 2, 2]), x(&[2]), x(&[2]), given(&[0.1, -0.2]), given(&[1.5, 0.7])];
+    check("BatchNormalization", &inputs, none());
+}
+
+#[test]
+fn layer_normalization() {
+    // Statistics are kept in 32 bits whatever the input has.
+    let precision = Precision { tolerance: 1e-5, ..DOUBLE };
+    let check = |inputs: &[Input], attributes| {
+        check_outputs("LayerNormalization", inputs, attributes, 1, precision);
+    };
+    check(&[x(&[3, 4]), x(&[4]), x(&[4])], none());
+    check(&[x(&[2, 3, 4]), x(&[4])], none());
+    check(&[x(&[2, 3, 2]), x(&[3, 2]), x(&[3, 2])], none().with("axis", 1));
+}
+
+#[test]
+fn normalization_of_channels_and_groups() {
+    let precision = Precision { tolerance: 1e-5, ..DOUBLE };
+    let image = [x(&[2, 4, 3]), x(&[4]), x(&[4])];
+    check_outputs("InstanceNormalization", &image, none(), 1, precision);
+    let groups = none().with("num_groups", 2);
+    check_outputs("GroupNormalization", &image, groups.clone(), 1, precision);
+    let image = [x(&[1, 4, 2, 2]), x(&[4]), x(&[4])];
+    check_outputs("GroupNormalization", &image, groups, 1, precision);
+}
+
+#[test]
+fn normalization_by_norm_and_variance() {
+    for p in [1, 2] {
+        check("LpNormalization", &[within(&[2, 3], 0.2, 2.0)], none().with("p", p));
+        let attributes = none().with("p", p).with("axis", 0);
+        check("LpNormalization", &[within(&[2, 3], 0.2, 2.0)], attributes);
+    }
+    check("MeanVarianceNormalization", &[x(&[2, 2, 2, 2])], none());
+}
