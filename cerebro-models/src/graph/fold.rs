@@ -4,7 +4,7 @@
 //! larger constants are left to ONNX Runtime. Floating-point results are computed in 64 bits and
 //! rounded once.
 
-use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice, Zip};
+use ndarray::{Array1, ArrayD, ArrayViewD, Axis, IxDyn, Slice, Zip};
 
 use super::builder::Type;
 use super::call::Call;
@@ -230,26 +230,14 @@ fn slice(call: &Call<'_>, x: &Array, dims: &[usize]) -> Option<Array> {
 }
 
 fn range(start: &Array, step: &Array, count: usize) -> Option<Array> {
-    Some(match (start, step) {
-        (Array::Int(start), Array::Int(step)) => {
-            let (start, step) = (*start.first()?, *step.first()?);
-            Array::Int(
-                (0..count as i64)
-                    .map(|index| start + index * step)
-                    .collect::<ndarray::Array1<_>>()
-                    .into_dyn(),
-            )
-        }
-        _ => {
-            let (start, step) = (*start.to_floats().first()?, *step.to_floats().first()?);
-            Array::Float(
-                (0..count)
-                    .map(|index| start + index as f64 * step)
-                    .collect::<ndarray::Array1<_>>()
-                    .into_dyn(),
-            )
-        }
-    })
+    if let (Array::Int(start), Array::Int(step)) = (start, step) {
+        let (start, step) = (*start.first()?, *step.first()?);
+        let values = (0..count as i64).map(|index| start + index * step);
+        return Some(Array::Int(values.collect::<Array1<_>>().into_dyn()));
+    }
+    let (start, step) = (*start.to_floats().first()?, *step.to_floats().first()?);
+    let values = (0..count).map(|index| start + index as f64 * step);
+    Some(Array::Float(values.collect::<Array1<_>>().into_dyn()))
 }
 
 fn constant_of_shape(call: &Call<'_>, dims: &[usize]) -> Option<Array> {

@@ -36,7 +36,7 @@ pub(super) fn upgrade(
         }
         // Before version 21 scale and bias had one value per group.
         "GroupNormalization" if opset < 21 => {
-            widen_group_parameters(forward, &mut inputs, &attributes)?
+            widen_group_parameters(forward, &mut inputs, &attributes)?;
         }
         _ => {}
     }

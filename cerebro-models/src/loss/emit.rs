@@ -146,16 +146,13 @@ impl Classes<'_> {
         if !plain {
             q = self.smoothed(g, one_hot)?;
         }
-        let weight = match (self.ignored, self.weights) {
-            (None, None) => {
-                let positions = g.value_type(y).elements();
-                g.scalar(positions as f64, x)
-            }
+        let weight = if self.ignored.is_none() && self.weights.is_none() {
+            let positions = g.value_type(y).elements();
+            g.scalar(positions as f64, x)
+        } else {
             // What is left of a one-hot row is 0 where the target is ignored.
-            _ => {
-                let weighted = self.class_weighted(g, one_hot)?;
-                g.total(weighted)
-            }
+            let weighted = self.class_weighted(g, one_hot)?;
+            g.total(weighted)
         };
         if !plain && self.ignored.is_some() {
             let kept = g.reduce_sum(one_hot, &[self.axis]);

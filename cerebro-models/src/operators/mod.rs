@@ -9,6 +9,8 @@
 //! older versions are brought up to it first); a rule whose formula is no schoolbook derivative
 //! names its source.
 
+#![allow(clippy::unnecessary_wraps, reason = "all rules share one signature")]
+
 mod activation;
 mod arithmetic;
 mod convolution;
@@ -194,7 +196,7 @@ impl Operator {
         Self { name, shape: shapes::never_emitted, kind: Kind::Composed(composition) }
     }
 
-    /// Composed in training, emitted as it is at inference.
+    /// Written with other operators in training, emitted as it is at inference.
     pub(crate) const fn unrolled(
         name: &'static str,
         shape: ShapeRule,

@@ -7,6 +7,7 @@
 use super::{Node, Operator};
 use crate::autodiff::{Forward, Mode};
 use crate::graph::{Attributes, Call, Type, Value};
+use crate::onnx::TensorData;
 
 pub(super) const OPERATORS: &[Operator] = &[
     Operator::unrolled("LSTM", recurrent_shape, |forward, node| unroll(forward, node, "LSTM")),
@@ -90,7 +91,7 @@ fn check_settings(forward: &Forward<'_>, node: &Node<'_>, steps: usize) -> Resul
         return Err("`clip` and `input_forget` cannot be trained through".to_owned());
     }
     if let Some(lengths) = node.input(4) {
-        let lengths = forward.graph.constant_of(lengths).and_then(|lengths| lengths.to_i64s());
+        let lengths = forward.graph.constant_of(lengths).and_then(TensorData::to_i64s);
         if !lengths.is_some_and(|lengths| lengths.iter().all(|&length| length == steps as i64)) {
             return Err("sequences of different lengths cannot be trained through".to_owned());
         }

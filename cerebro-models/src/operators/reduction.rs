@@ -33,10 +33,11 @@ fn reduce_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     let axes = axes(call)?;
     let keep = call.attributes.int("keepdims", 1) != 0;
     let dims = call.dims(0)?.iter().enumerate();
-    let dims = dims.filter_map(|(axis, &size)| match axes.contains(&axis) {
-        false => Some(size),
-        true => keep.then_some(1),
-    });
+    let dims = dims.filter_map(
+        |(axis, &size)| {
+            if axes.contains(&axis) { keep.then_some(1) } else { Some(size) }
+        },
+    );
     Ok(vec![Type::new(call.data_type(0)?, dims.collect::<Vec<_>>())])
 }
 

@@ -161,9 +161,8 @@ fn coordinate(call: &Call<'_>, resized: Resized, to: usize) -> Result<f64, Strin
             center * (1.0 - adjustment) + (to + 0.5) / scale - 0.5
         }
         "pytorch_half_pixel" if output > 1 => (to + 0.5) / scale - 0.5,
-        "pytorch_half_pixel" => 0.0,
         "align_corners" if output > 1 => to * (input as f64 - 1.0) / (output as f64 - 1.0),
-        "align_corners" => 0.0,
+        "pytorch_half_pixel" | "align_corners" => 0.0,
         "asymmetric" => to / scale,
         "tf_half_pixel_for_nn" => (to + 0.5) / scale,
         other => return Err(format!("coordinate_transformation_mode `{other}` has no gradient")),

@@ -179,7 +179,7 @@ impl Blueprint {
             };
             outputs.push((super::gradient_name(name), gradient));
         }
-        outputs.extend(self.statistics(&drawing));
+        outputs.extend(drawing.new_statistics());
         self.end(graph, &outputs)
     }
 
@@ -272,15 +272,11 @@ impl Blueprint {
         let output = drawing.graph.value_type(drawing.output).clone();
         let target = self.spec.loss.target(&output.dims);
         let target = target.map_err(|reason| self.loss_error(self.spec.loss.title(), reason))?;
-        Ok(target.map(|(element, dims)| match element {
-            ElementType::I64 => {
-                drawing.graph.input(super::TARGET, Type::new(DataType::Int64, dims))
-            }
-            _ => {
-                let fed = Type::new(DataType::Float32, dims);
-                let value = drawing.graph.input(super::TARGET, fed);
-                drawing.graph.cast(value, output.data_type)
-            }
+        Ok(target.map(|(element, dims)| {
+            let integers = element == ElementType::I64;
+            let fed = if integers { DataType::Int64 } else { DataType::Float32 };
+            let value = drawing.graph.input(super::TARGET, Type::new(fed, dims));
+            if integers { value } else { drawing.graph.cast(value, output.data_type) }
         }))
     }
 
@@ -392,13 +388,8 @@ impl Blueprint {
         if let Some(reason) = graph.take_error() {
             return Err(self.loss_error("the optimizer's update", reason));
         }
-        outputs.extend(self.statistics(drawing));
+        outputs.extend(drawing.new_statistics());
         Ok(outputs)
-    }
-
-    fn statistics(&self, drawing: &Drawing<'_>) -> Vec<(String, Value)> {
-        let statistics = drawing.statistics.iter();
-        statistics.map(|(name, value)| (output_name(name), *value)).collect()
     }
 }
 
@@ -413,6 +404,13 @@ struct Drawing<'g> {
     statistics: Vec<(String, Value)>,
     output: Value,
     random: bool,
+}
+
+impl Drawing<'_> {
+    fn new_statistics(&self) -> Vec<(String, Value)> {
+        let statistics = self.statistics.iter();
+        statistics.map(|(name, value)| (output_name(name), *value)).collect()
+    }
 }
 
 /// Loss and metrics that were drawn.

@@ -57,11 +57,11 @@ impl Check {
     }
 
     /// Compares; a difference up to `slack` is none.
-    fn compare(&mut self, at: impl ToString, found: f64, expected: f64, slack: f64) {
+    fn compare(&mut self, at: &dyn ToString, found: f64, expected: f64, slack: f64) {
         let difference = ((found - expected).abs() - slack).max(0.0);
         let error = if difference == 0.0 { 0.0 } else { difference / expected.abs() };
         // A NaN is the largest error of all.
-        if !(error <= self.error) {
+        if error.is_nan() || error > self.error {
             (self.error, self.at) = (error, at.to_string());
         }
     }
@@ -122,7 +122,7 @@ fn check_run(case: &Case, file: &File, run: &Run) -> Result<BTreeMap<&'static st
 
     let mut check = Check::new(FORWARD_TOLERANCE);
     let before = evaluation.run(&[&batches[0], &variables])?;
-    check.compare("batch 0", scalar(&before[LOSS]), case.eval_loss_before, 0.0);
+    check.compare(&"batch 0", scalar(&before[LOSS]), case.eval_loss_before, 0.0);
     checks.insert("eval_loss_before", check);
 
     let gradients = Graph::new(&blueprint.gradients(&shapes)?)?.run(&[&batches[0], &variables])?;
@@ -143,7 +143,7 @@ fn check_run(case: &Case, file: &File, run: &Run) -> Result<BTreeMap<&'static st
         let packed = Data::F32(vec![values.len()], values);
         let packed = BTreeMap::from([(HYPERPARAMETERS.to_owned(), packed)]);
         let mut outputs = step.run(&[batch, &variables, &packed])?;
-        check.compare(index, scalar(&outputs[LOSS]), *expected, 0.0);
+        check.compare(&index, scalar(&outputs[LOSS]), *expected, 0.0);
         for variable in blueprint.variables() {
             let new = variable.output.as_ref().and_then(|output| outputs.remove(output));
             if let Some(new) = new {
@@ -155,7 +155,7 @@ fn check_run(case: &Case, file: &File, run: &Run) -> Result<BTreeMap<&'static st
 
     let mut check = Check::new(run.suggested_rtol.eval_loss_after);
     let after = evaluation.run(&[&batches[0], &variables])?;
-    check.compare("batch 0", scalar(&after[LOSS]), run.eval_loss_after, 0.0);
+    check.compare(&"batch 0", scalar(&after[LOSS]), run.eval_loss_after, 0.0);
     checks.insert("eval_loss_after", check);
 
     for (quantity, norms) in

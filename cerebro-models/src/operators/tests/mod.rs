@@ -1,6 +1,8 @@
 //! Every gradient rule against finite differences, in float64 where ONNX Runtime's processor
 //! kernels have it, else in float32 with wider steps.
 
+#![allow(clippy::needless_pass_by_value, reason = "cases read better without borrows")]
+
 mod activation;
 mod arithmetic;
 mod convolution;
@@ -101,12 +103,15 @@ pub(super) fn check_outputs(
     });
 }
 
+type Function<'f> =
+    dyn FnMut(&mut Forward<'_>, &[Option<Value>]) -> Result<Vec<Value>, String> + 'f;
+
 /// Checks the gradients of a function: random weights make one number of its outputs.
 pub(super) fn check_function(
     label: &str,
     inputs: &[Input],
     precision: Precision,
-    function: &mut dyn FnMut(&mut Forward<'_>, &[Option<Value>]) -> Result<Vec<Value>, String>,
+    function: &mut Function<'_>,
 ) {
     let Precision { data_type, step, tolerance } = precision;
     let mut rng = Seed(label.len() as u64).derive(label, &[]).rng();
