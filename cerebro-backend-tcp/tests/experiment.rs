@@ -137,7 +137,7 @@ fn a_worker_that_comes_late_is_given_partitions_and_units() {
     let crew = Arc::new(Mutex::new(vec![Worker::start(address)]));
     let recorder = Recorder::default();
     // Enough trials that the newcomer finds some of them still to be trained.
-    let builder = experiment(rates(200)).observer(recorder.clone());
+    let builder = experiment(rates(60)).observer(recorder.clone());
     let called = Arc::clone(&crew);
     let builder = builder.observer(move |_: Duration, event: &Event| {
         let mut crew = called.lock().unwrap();
@@ -150,7 +150,7 @@ fn a_worker_that_comes_late_is_given_partitions_and_units() {
     assert!(newcomer.partitions.len() >= 2, "{newcomer:?}");
     let ran = |event: &Event| matches!(event, Event::UnitCompleted { worker, .. } if *worker == newcomer.id);
     assert!(recorder.count(ran) > 0, "it ran units");
-    assert_eq!(result.summary().completed, 200);
+    assert_eq!(result.summary().completed, 60);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod experiments;
+pub mod faulty;
+pub mod proxy;
 
 use std::fmt;
 use std::net::SocketAddr;

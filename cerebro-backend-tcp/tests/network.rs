@@ -1,0 +1,120 @@
+//! The network is cut, slow, or lies; addresses are refused; every trial ends all the same.
+
+mod support;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cerebro_backend_tcp::worker::Options;
+use cerebro_backend_tcp::{TcpBackend, TcpBackendBuilder};
+use cerebro_core::observe::Event;
+use support::experiments::{Recorder, experiment, is_as_if_undisturbed, rates};
+use support::faulty::{self, Fault};
+use support::proxy::Proxy;
+use support::{Worker, driver};
+
+/// A port that nobody listens on at the moment.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A driver of trials whose States take several chunks.
+fn large_states() -> TcpBackendBuilder {
+    driver().model("faulty", [])
+}
+
+fn worker(driver: SocketAddr, change: impl FnOnce(Options) -> Options) -> Worker {
+    let options = Options::new(driver.to_string()).threads_per_slot(1);
+    Worker::with(faulty::registry(Fault::None, PathBuf::new()), change(options))
+}
+
+fn run(
+    backend: TcpBackend,
+    mut on_event: impl FnMut(&Event) + Send + 'static,
+) -> cerebro_core::experiment::ExperimentResult {
+    let recorder = Recorder::default();
+    let builder = experiment(rates(4)).observer(recorder.clone());
+    let builder = builder.observer(move |_: Duration, event: &Event| on_event(event));
+    let result = builder.build().unwrap().run_blocking(Arc::new(backend)).unwrap();
+    is_as_if_undisturbed(&result, &recorder);
+    result
+}
+
+#[test]
+fn a_worker_that_is_cut_off_is_lost_and_comes_back_when_the_network_does() {
+    let backend = large_states().workers(2).build().unwrap();
+    let proxy = Proxy::to(backend.address());
+    let _workers =
+        [worker(backend.address(), |options| options), worker(proxy.address(), |options| options)];
+    let mut cut = false;
+    let result = run(backend, move |event| match event {
+        Event::EpochCompleted { .. } if !cut => {
+            cut = true;
+            proxy.cut();
+        }
+        Event::WorkerLost { .. } => proxy.heal(),
+        _ => {}
+    });
+    // On a machine that is busy enough, a lease may run out for no other reason.
+    assert!(result.summary().lost_workers >= 1);
+}
+
+#[test]
+fn a_state_that_is_damaged_on_the_way_is_fetched_again() {
+    let backend = large_states().workers(2).build().unwrap();
+    let listening = free_address();
+    let proxy = Proxy::lying(listening, 2_000_000);
+    let advertised = proxy.address().to_string();
+    let _workers = [
+        worker(backend.address(), |options| options),
+        worker(backend.address(), |options| {
+            options.listen(listening.to_string()).advertise(advertised)
+        }),
+    ];
+    let result = run(backend, |_| ());
+    assert!(proxy.has_lied());
+    assert_eq!((result.summary().lost_workers, result.summary().retried_units), (0, 0));
+}
+
+#[test]
+fn over_a_network_with_100_ms_of_delay_each_way() {
+    let backend = driver().workers(2).build().unwrap();
+    let delay = Duration::from_millis(100);
+    let proxy = Proxy::slow(backend.address(), delay);
+    let listening = free_address();
+    let peer = Proxy::slow(listening, delay);
+    let advertised = peer.address().to_string();
+    let _workers = [
+        worker(backend.address(), |options| options),
+        worker(proxy.address(), |options| {
+            options.listen(listening.to_string()).advertise(advertised)
+        }),
+    ];
+    let result = run(backend, |_| ());
+    assert_eq!(result.summary().lost_workers, 0);
+}
+
+#[test]
+fn a_worker_that_comes_before_its_driver_waits_for_it() {
+    let address = free_address();
+    let early = worker(address, |options| options);
+    let backend = driver().listen(address.to_string()).workers(1).build().unwrap();
+    run(backend, |_| ());
+    early.end().unwrap();
+}
+
+#[test]
+fn a_worker_that_nobody_can_reach_fails_trials_with_the_reason_and_nothing_hangs() {
+    let backend = driver().workers(2).build().unwrap();
+    let nowhere = free_address().to_string();
+    let _workers = [
+        worker(backend.address(), |options| options),
+        worker(backend.address(), |options| options.advertise(&nowhere)),
+    ];
+    let result = experiment(rates(2)).build().unwrap().run_blocking(Arc::new(backend)).unwrap();
+    assert_eq!(result.summary().failed, 2);
+    let error = result.best().unwrap_err().to_string();
+    assert!(error.contains(&nowhere) && error.contains("refused"), "{error}");
+}
