@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::location::Location;
+use super::output::Output;
 use super::{DataError, ElementType, Normalization, PartitionInfo, Scope, TensorSpec};
 use crate::id::{PartitionId, Split};
 
@@ -118,6 +119,24 @@ impl Catalogue {
             }
         }
         Ok(catalogue)
+    }
+
+    /// Makes this the catalogue of `folder`, whose partitions' files are there already, and deletes
+    /// the files of the data set that was there before.
+    pub(super) fn publish(&self, folder: &Location) -> Result<(), DataError> {
+        let location = folder.join(FILE);
+        // The files of a catalogue that cannot be read are nobody's, and stay.
+        let before = location.stat()?.and_then(|_| Self::read(folder).ok());
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| location.io("write", std::io::Error::other(error)))?;
+        Output::put(&location, &text)?;
+        for old in before.iter().flat_map(|before| &before.partitions) {
+            let kept = self.partitions.iter().any(|new| new.file == old.file);
+            if !kept && let Err(error) = folder.join(&old.file).delete() {
+                tracing::warn!(%error, "a file of the data set that was here before stays behind");
+            }
+        }
+        Ok(())
     }
 
     /// What the trait [`Dataset`](super::Dataset) tells of the partitions.

@@ -253,7 +253,7 @@ pub enum DataError {
         location: String,
     },
     /// A request that contradicts itself or the data.
-    #[error("cannot prepare the data set: {0}")]
+    #[error("the request cannot be met: {0}")]
     Request(String),
     /// Files of one source with other columns.
     #[error(

@@ -123,6 +123,18 @@ impl Location {
         Ok(Location(Place::Object { store: Arc::from(store), path }))
     }
 
+    /// Whether both are one folder, as far as can be told.
+    pub(super) fn is_same(&self, other: &Location) -> bool {
+        match (&self.0, &other.0) {
+            (Place::Path(one), Place::Path(other)) => {
+                let whole =
+                    |path: &PathBuf| fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+                whole(one) == whole(other)
+            }
+            _ => self.to_string() == other.to_string(),
+        }
+    }
+
     pub(super) fn read(&self) -> Result<Bytes, DataError> {
         match &self.resolve()?.0 {
             Place::Path(path) => Ok(fs::read(path).map_err(|error| self.io("read", error))?.into()),

@@ -11,6 +11,8 @@ mod partition;
 #[cfg(feature = "data")]
 mod prepare;
 mod tensor;
+#[cfg(feature = "data")]
+mod transform;
 
 #[cfg(feature = "data")]
 mod catalogue;
@@ -40,3 +42,5 @@ pub use partition::{Batch, Batches, MemoryPartition, Partition};
 #[cfg(feature = "data")]
 pub use prepare::{Compression, CsvFormat, Prepare, Source, Validation};
 pub use tensor::{ElementType, Tensor, TensorSliceMut, TensorSpec};
+#[cfg(feature = "data")]
+pub use transform::Transform;

@@ -20,14 +20,14 @@ use self::convert::{Conversion, as_text};
 use self::resolve::{Resolved, find, resolve};
 use self::source::{Chunk, Table};
 use self::statistics::{Moments, scaling};
-use self::write::{Layout, PartitionFile, properties};
+use self::write::{Layout, PartitionFile};
 use super::catalogue::{self, Catalogue};
 use super::location::Location;
-use super::output::Output;
 use super::{DataError, Normalization, ParquetDataset, Scaling, Scope, TensorColumns, TensorEntry};
 use crate::id::{PartitionId, Split};
 use crate::seed::Seed;
 
+pub(super) use self::write::{failed, properties};
 pub use source::{CsvFormat, Source};
 
 /// Prepares a data set: checks a source's rows, deals them out to partitions in a random order, and
@@ -218,27 +218,15 @@ impl Prepare {
         self.options.check()?;
         let folder = folder.into().resolve()?;
         let request = self.request()?;
-        let before = match folder.join(catalogue::FILE).stat()? {
-            // A catalogue that cannot be read is one to be replaced, but its files stay.
-            Some(_) => Catalogue::read(&folder).ok(),
-            None => None,
-        };
-        if let Some(before) = &before
-            && before.request == request
-            && all_there(&folder, before)?
+        if folder.join(catalogue::FILE).stat()?.is_some()
+            && let Ok(catalogue) = Catalogue::read(&folder)
+            && catalogue.request == request
+            && all_there(&folder, &catalogue)?
         {
-            return Ok(ParquetDataset::with_catalogue(folder, before.clone()));
+            return Ok(ParquetDataset::with_catalogue(folder, catalogue));
         }
         let catalogue = self.write(&folder, request)?;
-        let text = serde_json::to_vec_pretty(&catalogue)
-            .map_err(|error| folder.io("write the catalogue in", std::io::Error::other(error)))?;
-        Output::put(&folder.join(catalogue::FILE), &text)?;
-        for old in before.iter().flat_map(|before| &before.partitions) {
-            let replaced = catalogue.partitions.iter().any(|new| new.file == old.file);
-            if !replaced && let Err(error) = folder.join(&old.file).delete() {
-                tracing::warn!(%error, "a file of the data set that was here before stays behind");
-            }
-        }
+        catalogue.publish(&folder)?;
         Ok(ParquetDataset::with_catalogue(folder, catalogue))
     }
 
