@@ -18,6 +18,7 @@ use cerebro_core::data::{
 };
 use cerebro_core::experiment::{Experiment, ExperimentResult};
 use cerebro_core::observe::{HtmlReport, JsonLines, Leaderboard, Outcome, Progress, TrialLogs};
+use cerebro_core::schedule::Policy;
 use cerebro_core::search::Random;
 use cerebro_core::{Config, Objective, Seed, Space, Split};
 use cerebro_models::loss::Loss;
@@ -88,8 +89,8 @@ fn search(
     folder: &Path,
 ) -> Result<ExperimentResult, Box<dyn Error>> {
     let space = Space::builder()
-        .choice("hidden", [vec![128], vec![256, 128], vec![512, 256]])
-        .choice("batch_size", [16, 32])
+        .choice("hidden", [vec![256], vec![256, 128], vec![512, 256]])
+        .choice("batch_size", [8, 16])
         .choice("optimizer", ["sgd", "adamw"])
         .loguniform("learning_rate", 3e-4, 1e-1)
         .loguniform("weight_decay", 1e-6, 1e-2)
@@ -102,6 +103,8 @@ fn search(
         .objective(Objective::maximize("accuracy"))
         .epochs(EPOCHS)
         .seed(SEED)
+        // Each trial's visit order comes from its seed: another run gives the same bits.
+        .policy(Policy::Seeded)
         .observer(Progress::new())
         .observer(JsonLines::create(folder.join("events.jsonl"))?)
         .observer(TrialLogs::create(folder.join("logs"))?)

@@ -111,6 +111,8 @@ pub(super) struct Driver {
     stopping: bool,
     begun: Instant,
     summary: Summary,
+    /// Events that observers have not heard of yet.
+    untold: Vec<(Duration, Event)>,
 }
 
 impl Driver {
@@ -173,6 +175,7 @@ impl Driver {
             stopping: false,
             begun,
             summary,
+            untold: Vec::new(),
         };
         for worker in &workers {
             driver.workers.insert(worker.id, worker.slots);
@@ -211,6 +214,7 @@ impl Driver {
                 self.start_trials()?;
                 self.start_units();
             }
+            self.tell_observers();
             let idle = self.running.is_empty() && self.pending.is_empty();
             if idle
                 && (self.stopping || self.awaiting_holders.is_none())
@@ -374,6 +378,7 @@ impl Driver {
             }
             self.tell(&Event::TrialStatus { trial: id, status: TrialStatus::Stopped });
         }
+        self.tell_observers();
         self.summary.wall = self.begun.elapsed().saturating_sub(self.summary.loading);
         for trial in self.trials.values() {
             match trial.record.status {
@@ -398,9 +403,16 @@ impl Driver {
         result
     }
 
+    /// Notes an event for the observers. They hear of it once workers have their next units:
+    /// nothing that an observer does keeps a worker waiting.
     fn tell(&mut self, event: &Event) {
-        let at = self.begun.elapsed();
-        tell(&mut self.experiment.observers, at, event, &mut self.summary);
+        self.untold.push((self.begun.elapsed(), event.clone()));
+    }
+
+    fn tell_observers(&mut self) {
+        for (at, event) in self.untold.drain(..) {
+            tell(&mut self.experiment.observers, at, &event, &mut self.summary);
+        }
     }
 }
 
