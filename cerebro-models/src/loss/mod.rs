@@ -1,6 +1,8 @@
 //! Losses: what a training step minimises.
 
 mod emit;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use emit::EmittedLoss;
 

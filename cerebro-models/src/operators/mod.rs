@@ -22,6 +22,7 @@ mod loss;
 mod matrix;
 mod movement;
 mod normalization;
+mod page;
 mod pooling;
 mod random;
 mod recurrent;
@@ -29,7 +30,7 @@ mod reduction;
 mod resize;
 mod shapes;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trigonometry;
 mod window;
 
@@ -38,6 +39,8 @@ use std::sync::LazyLock;
 
 use crate::autodiff::Forward;
 use crate::graph::{Attributes, Builder, Call, Type, Value};
+
+pub use page::page;
 
 /// Infers the types of a node's outputs.
 pub(crate) type ShapeRule = fn(&Call<'_>) -> Result<Vec<Type>, String>;

@@ -19,6 +19,8 @@ mod interface;
 mod parameters;
 mod pattern;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use blueprint::{Blueprint, Threads};
 pub use interface::{

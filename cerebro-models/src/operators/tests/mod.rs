@@ -199,13 +199,13 @@ pub(super) fn check_function(
 }
 
 /// A session that feeds and reads numbers.
-pub(super) struct Runner {
+pub(crate) struct Runner {
     session: Session,
     outputs: Vec<String>,
 }
 
 impl Runner {
-    pub(super) fn new(model: &Model, label: &str) -> Self {
+    pub(crate) fn new(model: &Model, label: &str) -> Self {
         let environment = crate::runtime::install().unwrap().environment();
         let session = Session::builder(environment)
             .unwrap()
@@ -217,7 +217,7 @@ impl Runner {
         Self { session, outputs }
     }
 
-    pub(super) fn run(
+    pub(crate) fn run(
         &mut self,
         data_type: DataType,
         fed: &[(String, Vec<usize>, Vec<f64>)],

@@ -1,0 +1,196 @@
+//! Files as exporters of any age write them.
+
+use super::*;
+use crate::onnx::{Attribute, Function};
+
+const X: [f32; 6] = [1.0, -2.0, 3.0, 4.0, 0.5, -1.0];
+
+fn scale() -> (&'static str, TensorData) {
+    ("scale", TensorData::from_f32(&[1], &[2.0]))
+}
+
+/// What a model of these nodes, after doubling `x`, predicts for two rows of three.
+fn of_nodes(opset: i64, y: &[usize], nodes: Vec<Node>, more: Vec<(&str, TensorData)>) -> Vec<f32> {
+    let mut all = vec![Node::new("Mul", ["x", "scale"], ["doubled"])];
+    all.extend(nodes);
+    let mut initializers = vec![scale()];
+    initializers.extend(more);
+    let mut model = model(&[3], y, all, initializers);
+    model.opsets.insert(String::new(), opset);
+    predict(model, &X, 2)
+}
+
+#[test]
+fn axes_that_are_attributes_in_older_files() {
+    let nodes = || {
+        vec![
+            Node::new("Unsqueeze", ["doubled"], ["a"]).with("axes", vec![1]),
+            Node::new("ReduceSum", ["a"], ["b"]).with("axes", vec![1]).with("keepdims", 1),
+            Node::new("ReduceMax", ["b"], ["c"]).with("axes", vec![-1]).with("keepdims", 1),
+            Node::new("Squeeze", ["c"], ["y"]).with("axes", vec![1]),
+        ]
+    };
+    for opset in [11, 12] {
+        assert_eq!(of_nodes(opset, &[1], nodes(), vec![]), [6.0, 8.0]);
+    }
+}
+
+#[test]
+fn splits_of_every_version() {
+    let split = |node: Node| vec![node, Node::new("Concat", ["b", "a"], ["y"]).with("axis", 1)];
+    let expected = [6.0, 2.0, -4.0, -2.0, 8.0, 1.0];
+    let old = Node::new("Split", ["doubled"], ["a", "b"]).with("axis", 1).with("split", vec![2, 1]);
+    assert_eq!(of_nodes(11, &[3], split(old), vec![]), expected);
+    let sizes = ("sizes", TensorData::from_i64(&[2], &[2, 1]));
+    let newer = Node::new("Split", ["doubled", "sizes"], ["a", "b"]).with("axis", 1);
+    assert_eq!(of_nodes(13, &[3], split(newer), vec![sizes]), expected);
+    let even = Node::new("Split", ["doubled"], ["a", "b"]).with("axis", 1).with("num_outputs", 2);
+    assert_eq!(of_nodes(18, &[3], split(even), vec![]), expected);
+}
+
+#[test]
+fn a_softmax_of_an_older_file_sees_a_matrix() {
+    let nodes = || {
+        vec![
+            Node::new("Reshape", ["doubled", "shape"], ["a"]),
+            Node::new("Softmax", ["a"], ["b"]).with("axis", 1),
+            Node::new("ReduceSum", ["b"], ["y"]).with("axes", vec![1, 2]).with("keepdims", 0),
+        ]
+    };
+    let shape = || ("shape", TensorData::from_i64(&[3], &[0, 3, 1]));
+    let close = |found: Vec<f32>| found.iter().all(|sum| (sum - 1.0).abs() < 1e-6);
+    assert!(close(of_nodes(11, &[], nodes(), vec![shape()])));
+    assert!(close(of_nodes(12, &[], nodes(), vec![shape()])));
+}
+
+#[test]
+fn dropout_of_an_older_file_is_nothing_at_inference() {
+    let node = Node::new("Dropout", ["doubled"], ["y"]).with("ratio", 0.5f32);
+    assert_eq!(of_nodes(11, &[3], vec![node], vec![]), X.map(|x| 2.0 * x));
+}
+
+#[test]
+fn groups_that_share_scales_in_older_files() {
+    let nodes = || {
+        vec![
+            Node::new("Reshape", ["doubled", "shape"], ["a"]),
+            Node::new("GroupNormalization", ["a", "gain", "bias"], ["b"]).with("num_groups", 1),
+            Node::new("ReduceMean", ["b"], ["y"]).with("keepdims", 1),
+        ]
+    };
+    let shape = ("shape", TensorData::from_i64(&[3], &[2, 3, 1]));
+    let gain = ("gain", TensorData::from_f32(&[1], &[3.0]));
+    let bias = ("bias", TensorData::from_f32(&[1], &[0.25]));
+    let found = of_nodes(18, &[1, 1], nodes(), vec![shape, gain, bias]);
+    assert!((found[0] - 0.25).abs() < 1e-5, "{found:?}");
+}
+
+#[test]
+fn shape_arithmetic_over_a_symbolic_batch_is_resolved() {
+    let nodes = vec![
+        Node::new("Shape", ["doubled"], ["shape"]),
+        Node::new("Gather", ["shape", "zero"], ["batch"]).with("axis", 0),
+        Node::new("Unsqueeze", ["batch", "axis"], ["first"]),
+        Node::new("Constant", [], ["minus"]).with("value_ints", vec![-1]),
+        Node::new("Concat", ["first", "minus"], ["target"]).with("axis", 0),
+        Node::new("Reshape", ["doubled", "target"], ["y"]),
+    ];
+    let more =
+        vec![("zero", TensorData::from_i64(&[], &[0])), ("axis", TensorData::from_i64(&[1], &[0]))];
+    assert_eq!(of_nodes(18, &[3], nodes, more), X.map(|x| 2.0 * x));
+}
+
+#[test]
+fn a_branch_with_a_constant_condition_is_taken() {
+    let branch = |op: &str| {
+        let graph = Graph {
+            name: "branch".to_owned(),
+            nodes: vec![Node::new(op, ["doubled"], [op])],
+            outputs: vec![rows(op, &[3])],
+            ..Graph::default()
+        };
+        Attribute::Graph(Box::new(graph))
+    };
+    let nodes = vec![
+        Node::new("Shape", ["x"], ["shape"]),
+        Node::new("Size", ["shape"], ["rank"]),
+        Node::new("Equal", ["rank", "two"], ["is_matrix"]),
+        Node::new("If", ["is_matrix"], ["y"])
+            .with("then_branch", branch("Neg"))
+            .with("else_branch", branch("Relu")),
+    ];
+    let two = ("two", TensorData::from_i64(&[], &[2]));
+    assert_eq!(of_nodes(18, &[3], nodes, vec![two]), X.map(|x| -2.0 * x));
+}
+
+#[test]
+fn sequences_are_resolved() {
+    let nodes = vec![
+        Node::new("SplitToSequence", ["doubled", "one"], ["parts"]).with("axis", 1),
+        Node::new("SequenceAt", ["parts", "last"], ["third"]),
+        Node::new("SequenceInsert", ["parts", "third", "zero"], ["more"]),
+        Node::new("ConcatFromSequence", ["more"], ["y"]).with("axis", 1),
+    ];
+    let number = |value: i64| TensorData::from_i64(&[], &[value]);
+    let more = vec![("one", number(1)), ("last", number(-1)), ("zero", number(0))];
+    let expected = [6.0, 2.0, -4.0, 6.0, -2.0, 8.0, 1.0, -2.0];
+    assert_eq!(of_nodes(18, &[4], nodes, more), expected);
+}
+
+#[test]
+fn functions_are_inlined_with_their_attributes() {
+    let inner = Function {
+        name: "Leaky".to_owned(),
+        domain: "local".to_owned(),
+        inputs: vec!["a".to_owned()],
+        outputs: vec!["b".to_owned()],
+        defaults: [("slope".to_owned(), Attribute::Float(0.5))].into(),
+        nodes: vec![
+            Node::new("LeakyRelu", ["a"], ["t"])
+                .with("alpha", Attribute::Reference("slope".to_owned())),
+            Node::new("Identity", ["t"], ["b"]),
+        ],
+        ..Function::default()
+    };
+    let mut call = Node::new("Leaky", ["a"], ["b"]);
+    call.domain = "local".to_owned();
+    let outer = Function {
+        name: "Twice".to_owned(),
+        nodes: vec![call.clone(), {
+            let mut second = Node::new("Leaky", ["b"], ["c"]).with("slope", 0.25f32);
+            second.domain = "local".to_owned();
+            second
+        }],
+        outputs: vec!["c".to_owned()],
+        defaults: std::collections::BTreeMap::new(),
+        ..inner.clone()
+    };
+    let mut twice = Node::new("Twice", ["doubled"], ["y"]);
+    twice.domain = "local".to_owned();
+    let nodes = vec![Node::new("Mul", ["x", "scale"], ["doubled"]), twice];
+    let mut model = model(&[3], &[3], nodes, vec![scale()]);
+    model.functions = vec![inner, outer];
+    let expected = X.map(|x| if x > 0.0 { 2.0 * x } else { 2.0 * 0.125 * x });
+    assert_eq!(predict(model, &X, 2), expected);
+}
+
+#[test]
+fn equal_tensors_that_an_exporter_merged_are_trained_apart() {
+    let ones = TensorData::from_f32(&[3], &[1.0; 3]);
+    let nodes = vec![
+        Node::new("Identity", ["first"], ["second"]),
+        Node::new("Mul", ["x", "first"], ["a"]),
+        Node::new("Mul", ["a", "second"], ["y"]),
+    ];
+    let blueprint =
+        Blueprint::new(model(&[3], &[3], nodes.clone(), vec![("first", ones)]), spec()).unwrap();
+    let names = |blueprint: &Blueprint| -> Vec<String> {
+        blueprint.variables().iter().map(|variable| variable.name.clone()).collect()
+    };
+    assert_eq!(names(&blueprint), ["first", "second"]);
+    // Tied weights are never equal by accident.
+    let tied = TensorData::from_f32(&[3], &[1.0, 2.0, 3.0]);
+    let blueprint =
+        Blueprint::new(model(&[3], &[3], nodes, vec![("first", tied)]), spec()).unwrap();
+    assert_eq!(names(&blueprint), ["first"]);
+}
