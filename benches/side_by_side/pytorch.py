@@ -50,7 +50,7 @@ def network():
 def train(number):
     config = job["configs"][number]
     (x, y), (validation_x, validation_y) = load()
-    torch.manual_seed(number)
+    torch.manual_seed(number + (1000 if sys.argv[1] == "pool" else 0))
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), config["learning_rate"], momentum=job["momentum"])
     loss = torch.nn.CrossEntropyLoss()

@@ -158,5 +158,8 @@ for peer in ("one", "pool"):
         gap = max(abs(a - b) for a, b in zip(runs["cerebro"][-1]["accuracies"], runs[peer][-1]["accuracies"]))
         print(f"Cerebro / {titles[peer]:22} wall {ratios['wall']:.2f}   CPU {ratios['cpu']:.2f}   "
               f"memory {ratios['memory']:.2f}   largest difference of accuracy {gap:.4f}")
+if "one" in runs and "pool" in runs:
+    noise = max(abs(a - b) for a, b in zip(runs["one"][-1]["accuracies"], runs["pool"][-1]["accuracies"]))
+    print(f"PyTorch with one seed and with another: largest difference of accuracy {noise:.4f}")
 for measured in runs.get("cerebro", [])[-1:]:
     print(f"Cerebro's utilisation (training and validation steps over workers x wall): {measured['utilisation']:.3f}")

@@ -9,7 +9,7 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::{Outlet, Tensor as OrtTensor, ValueType};
 
 use crate::runtime;
-use crate::step::session_options;
+use crate::step::compile_session;
 
 /// The rows that are run at once.
 const ROWS: usize = 256;
@@ -39,9 +39,9 @@ impl Inference {
             ModelError::other(format!("cannot load {}", path.display()), error)
         };
         let runtime = runtime::load().map_err(|error| cannot(error.into()))?;
-        let session = session_options(runtime, &Slot::default())
-            .and_then(|mut options| options.commit_from_file(path))
-            .map_err(|error| cannot(error.to_string().into()))?;
+        let session =
+            compile_session(runtime, &Slot::default(), |options| options.commit_from_file(path))
+                .map_err(|error| cannot(error.to_string().into()))?;
         Ok(Self { session })
     }
 

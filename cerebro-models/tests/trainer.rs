@@ -298,3 +298,32 @@ fn a_cancelled_unit_stops_at_the_next_batch_and_leaves_the_state() {
     assert_eq!(done.get(), 16);
     assert_eq!(model.state().unwrap().to_vec(), before);
 }
+
+#[test]
+fn slots_that_start_at_once_all_train() {
+    let trainer = trainer();
+    let partition = blobs(0, 64);
+    let start = std::sync::Barrier::new(4);
+    std::thread::scope(|scope| {
+        let train = |number: u32| {
+            let (trainer, partition, start) = (&trainer, &partition, &start);
+            move || {
+                let mut model = trainer.build(&config(0.1), &Slot { number, ..Slot::default() })?;
+                model.initialize(Seed(1))?;
+                let cancellation = Cancellation::new();
+                let unit = Unit {
+                    trial: TrialId(0),
+                    epoch: 0,
+                    split: Split::Train,
+                    partition: partition.id(),
+                };
+                start.wait();
+                model.train(partition, &Pass::new(unit, Seed(1), &cancellation, &|_| ()))
+            }
+        };
+        let threads: Vec<_> = (0..4).map(|number| scope.spawn(train(number))).collect();
+        for thread in threads {
+            thread.join().unwrap().unwrap();
+        }
+    });
+}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! side-by-side prepare JOB.json DATA ROWS     makes the data set
-//! side-by-side run JOB.json DATA              runs the job, prints one JSON object
+//! side-by-side run JOB.json DATA [EVENTS]     runs the job, prints one JSON object
 //! ```
 
 use std::error::Error;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use cerebro_backend_local::LocalBackend;
 use cerebro_core::data::{ParquetDataset, Prepare, Source, TensorColumns, Validation};
 use cerebro_core::experiment::Experiment;
+use cerebro_core::observe::JsonLines;
 use cerebro_core::search::Grid;
 use cerebro_core::{Config, Objective, Seed};
 use cerebro_models::loss::Loss;
@@ -47,8 +48,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     match arguments[..] {
         ["prepare", job, data, rows] => prepare(&read(job)?, Path::new(data), rows.parse()?),
-        ["run", job, data] => run(&read(job)?, data),
-        _ => Err("usage: side-by-side prepare JOB.json DATA ROWS | run JOB.json DATA".into()),
+        ["run", job, data] => run(&read(job)?, data, None),
+        ["run", job, data, events] => run(&read(job)?, data, Some(events)),
+        _ => {
+            Err("usage: side-by-side prepare JOB.json DATA ROWS | run JOB.json DATA [EVENTS]"
+                .into())
+        }
     }
 }
 
@@ -97,7 +102,7 @@ fn write<T: npyz::AutoSerialize>(
     array.finish()
 }
 
-fn run(job: &Job, data: &str) -> Result<(), Box<dyn Error>> {
+fn run(job: &Job, data: &str, events: Option<&str>) -> Result<(), Box<dyn Error>> {
     runtime::install()?;
     let network = nn::mlp(job.features, &job.hidden, job.classes);
     let trainer = Trainer::new(network, Loss::cross_entropy())
@@ -112,7 +117,11 @@ fn run(job: &Job, data: &str) -> Result<(), Box<dyn Error>> {
             .with("batch_size", point.batch_size)
     });
     let backend = LocalBackend::builder().workers(job.workers).threads_per_worker(1).build()?;
-    let result = Experiment::builder()
+    let mut experiment = Experiment::builder();
+    if let Some(path) = events {
+        experiment = experiment.observer(JsonLines::create(path)?);
+    }
+    let result = experiment
         .dataset(ParquetDataset::open(data)?)
         .model(trainer)
         .search(Grid::of(configs)?)

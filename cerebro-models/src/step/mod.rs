@@ -18,5 +18,5 @@ pub use error::StepError;
 pub(crate) use buffer::Buffer;
 pub(crate) use cache::{SlotCache, SlotCaches};
 pub(crate) use feed::{Feed, Labels};
-pub(crate) use session::session_options;
+pub(crate) use session::compile_session;
 pub(crate) use stepper::{Scalars, Stepper, Task};

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use cerebro_core::{Device, Slot};
 use ort::AsPointer;
@@ -41,8 +42,7 @@ impl GraphSession {
             return Err(StepError::Device(slot.device));
         }
         let bytes = model.to_bytes().map_err(|error| refused(error.to_string()))?;
-        let session = session_options(runtime, slot)
-            .and_then(|mut options| options.commit_from_memory(&bytes))
+        let session = compile_session(runtime, slot, |options| options.commit_from_memory(&bytes))
             .map_err(|error| refused(error.to_string()))?;
         let missing = |direction, name: &str| StepError::Interface {
             graph,
@@ -95,18 +95,27 @@ impl GraphSession {
     }
 }
 
-/// How graphs are compiled for a slot.
-pub(crate) fn session_options(runtime: &Runtime, slot: &Slot) -> ort::Result<SessionBuilder> {
-    let b = Session::builder(runtime.environment())?;
-    let b = if std::env::var_os("PROF").is_some() { b.with_profiling("/tmp/rt/prof")? } else { b };
-    Ok(b.with_optimization_level(GraphOptimizationLevel::All)?
+/// Makes a session for a slot from what `load` does with its options.
+///
+/// ONNX Runtime registers the domain of custom operators for the whole process when a session is
+/// made, and two threads that do so at once fail; so sessions are made one after the other.
+pub(crate) fn compile_session(
+    runtime: &Runtime,
+    slot: &Slot,
+    load: impl FnOnce(&mut SessionBuilder) -> ort::Result<Session>,
+) -> ort::Result<Session> {
+    static COMPILING: Mutex<()> = Mutex::new(());
+    let _compiling = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut options = Session::builder(runtime.environment())?
+        .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(slot.threads)?
         .with_inter_threads(1)?
         // Spinning helps only where no other worker wants the core.
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
         .with_deterministic_compute(true)?
-        .with_operators(kernels::domain()?)?)
+        .with_operators(kernels::domain()?)?;
+    load(&mut options)
 }
 
 fn c_strings(names: &[&str]) -> Vec<CString> {
