@@ -3,6 +3,7 @@
 //! A [`Dataset`] is a catalogue of [`Partition`]s, each for training or for validation. A worker
 //! loads the partitions that were placed on it and keeps them; models read mini-batches from them
 //! in a row order that a seed determines.
+#![cfg_attr(feature = "data", doc = "\n", doc = include_str!("guide.md"))]
 
 mod cache;
 mod dataset;

@@ -64,12 +64,15 @@ pub use source::{CsvFormat, Source};
 ///
 /// A source may be larger than memory. It is read through once to count rows and to see the columns
 /// by which rows are stratified or held out (Parquet and NumPy know their number of rows: they are
-/// only read if there is such a column), and once more to write. Held in memory are: 9 bytes for each
-/// row of the source (12 when stratified); the rows that wait to be written, at most
-/// [`memory`](Self::memory) bytes; a few thousand rows being read; a page being encoded for
-/// each column of each partition. Rows wait in windows as long as the memory allows, and a partition's rows are shuffled within each
-/// window: rows that do not all fit are in the source's order as far as windows go. Which partition
-/// a row is in is random in any case, and training visits a partition in an order of its own.
+/// only read if there is such a column), and once more to write. Held in memory are: 10 bytes for
+/// each row of the source (14 when stratified); the rows that wait to be written, at most
+/// [`memory`](Self::memory) bytes; a few thousand rows being read; 256 KiB for each file being
+/// written (8 MiB for each object of a remote store).
+///
+/// Rows wait in windows as long as the memory allows, and a partition's rows are shuffled within
+/// each window; if memory does not hold all rows, the windows keep the order of the source. Which
+/// partition a row is in is random in any case, and training visits a partition in an order of its
+/// own.
 #[derive(Clone, Debug)]
 pub struct Prepare {
     source: Source,
