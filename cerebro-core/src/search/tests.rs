@@ -58,7 +58,7 @@ fn search(kind: usize, seed: Seed) -> Box<dyn Search> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..Default::default() })]
 
     #[test]
     fn a_search_that_is_restored_at_any_point_goes_on_identically(

@@ -14,17 +14,16 @@ use crate::config::{Config, Value};
 use crate::seed::SeededRng;
 use crate::space::{Domain, Parameter};
 
-/// A value of one hyperparameter, with the positions that it takes.
-#[derive(Clone, Debug)]
+/// The positions that a value of one hyperparameter takes.
+#[derive(Clone, Copy, Debug)]
 struct Point {
-    value: Value,
     low: f64,
     high: f64,
 }
 
-/// Values of the mixture's hyperparameters; none where one is not active.
+/// Where the values of a Config are, for the mixture's hyperparameters; nowhere if one is not active.
 #[derive(Clone, Debug)]
-pub(super) struct Candidate(Vec<Option<Point>>);
+pub(super) struct Location(Vec<Option<Point>>);
 
 /// Kernels around Configs, and a flat one that keeps every value possible.
 #[derive(Debug)]
@@ -49,46 +48,39 @@ enum Kernels {
 struct Normal {
     mean: f64,
     deviation: f64,
-    /// The mass between 0 and 1.
-    mass: f64,
+    /// The logarithm of the mass between 0 and 1.
+    log_mass: f64,
+    /// The logarithm of the density at the mean.
+    log_peak: f64,
 }
 
 impl Point {
     fn new(domain: &Domain, value: &Value) -> Option<Self> {
         let (low, high) = domain.cell(value)?;
-        Some(Self { value: value.clone(), low, high })
+        Some(Self { low, high })
     }
 
-    fn middle(&self) -> f64 {
+    fn middle(self) -> f64 {
         f64::midpoint(self.low, self.high)
     }
 
-    fn category(&self, categories: usize) -> usize {
+    fn category(self, categories: usize) -> usize {
         (self.middle() * categories as f64) as usize
     }
 
     /// The logarithm of its density, or probability, under the domain's own distribution.
-    fn log_flat_density(&self) -> f64 {
+    fn log_flat_density(self) -> f64 {
         if self.low < self.high { (self.high - self.low).ln() } else { 0.0 }
     }
 }
 
-impl Candidate {
-    /// The values that a Config has for `parameters`. One that is outside its domain, as after the
-    /// space was narrowed, tells nothing.
+impl Location {
+    /// Where the values are that a Config has for `parameters`. One that is outside its domain, as
+    /// after the space was narrowed, tells nothing.
     pub(super) fn of(parameters: &[&Parameter], config: &Config) -> Self {
         let point =
             |parameter: &&Parameter| Point::new(&parameter.domain, config.get(&parameter.name)?);
         Self(parameters.iter().map(point).collect())
-    }
-
-    /// Adds the values to a Config.
-    pub(super) fn add_to(self, config: &mut Config, parameters: &[&Parameter]) {
-        for (parameter, point) in parameters.iter().zip(self.0) {
-            if let Some(point) = point {
-                config.set(&parameter.name, point.value);
-            }
-        }
     }
 
     fn is_empty(&self) -> bool {
@@ -99,9 +91,9 @@ impl Candidate {
 impl<'a> Mixture<'a> {
     /// The density of `parameters` among `configs`, which are in the order of their trials.
     pub(super) fn new(parameters: &'a [&'a Parameter], configs: &[&Config]) -> Self {
-        let centres: Vec<Candidate> = configs
+        let centres: Vec<Location> = configs
             .iter()
-            .map(|config| Candidate::of(parameters, config))
+            .map(|config| Location::of(parameters, config))
             .filter(|centre| !centre.is_empty())
             .collect();
         let weights = weights(centres.len());
@@ -115,36 +107,29 @@ impl<'a> Mixture<'a> {
             .collect();
         let log_weights = weights.iter().map(|weight| (weight / total).ln()).collect();
         let along = |(axis, parameter): (usize, &&Parameter)| {
-            let points: Vec<Option<&Point>> =
-                centres.iter().map(|centre| centre.0[axis].as_ref()).collect();
+            let points: Vec<Option<Point>> = centres.iter().map(|centre| centre.0[axis]).collect();
             Kernels::new(&parameter.domain, &points)
         };
         let kernels = parameters.iter().enumerate().map(along).collect();
         Self { parameters, cumulative, log_weights, kernels }
     }
 
-    /// A candidate for a Config that has the values of `given` already.
-    pub(super) fn sample(&self, given: &Config, rng: &mut SeededRng) -> Candidate {
+    /// Draws values, and adds them to a Config that has those of other hyperparameters already.
+    pub(super) fn sample(&self, config: &mut Config, rng: &mut SeededRng) {
         let share = rng.unit();
         let last = self.cumulative.len() - 1;
         let kernel = self.cumulative.partition_point(|sum| *sum <= share).min(last);
-        let mut config = given.clone();
-        let mut points = Vec::with_capacity(self.parameters.len());
         for (parameter, kernels) in self.parameters.iter().zip(&self.kernels) {
-            points.push(parameter.is_active(&config).then(|| {
-                let value = parameter.domain.at(kernels.sample(kernel, rng));
-                config.set(&parameter.name, value.clone());
-                Point::new(&parameter.domain, &value)
-                    .expect("a domain holds the value at each position")
-            }));
+            if parameter.is_active(config) {
+                config.set(&parameter.name, parameter.domain.at(kernels.sample(kernel, rng)));
+            }
         }
-        Candidate(points)
     }
 
-    pub(super) fn log_density(&self, candidate: &Candidate) -> f64 {
+    pub(super) fn log_density(&self, location: &Location) -> f64 {
         let mut logs = self.log_weights.clone();
-        for (kernels, point) in self.kernels.iter().zip(&candidate.0) {
-            if let Some(point) = point {
+        for (kernels, point) in self.kernels.iter().zip(&location.0) {
+            if let Some(point) = *point {
                 kernels.add_log_densities(point, &mut logs);
             }
         }
@@ -166,7 +151,7 @@ fn weights(configs: usize) -> Vec<f64> {
 }
 
 impl Kernels {
-    fn new(domain: &Domain, points: &[Option<&Point>]) -> Self {
+    fn new(domain: &Domain, points: &[Option<Point>]) -> Self {
         if let Domain::Choice(values) = domain {
             let categories = values.len();
             let chosen: Vec<Option<usize>> = points
@@ -212,7 +197,7 @@ impl Kernels {
     }
 
     /// Adds the logarithm of each kernel's density, or probability, at `point` to `logs`.
-    fn add_log_densities(&self, point: &Point, logs: &mut [f64]) {
+    fn add_log_densities(&self, point: Point, logs: &mut [f64]) {
         let flat = point.log_flat_density();
         match self {
             Kernels::Normal(kernels) => {
@@ -254,8 +239,9 @@ fn neighbour_distances(means: &[f64]) -> Vec<f64> {
 
 impl Normal {
     fn new(mean: f64, deviation: f64) -> Self {
-        let mut normal = Self { mean, deviation, mass: 1.0 };
-        normal.mass = normal.mass_between(0.0, 1.0);
+        let mut normal = Self { mean, deviation, log_mass: 0.0, log_peak: 0.0 };
+        normal.log_mass = normal.mass_between(0.0, 1.0).ln();
+        normal.log_peak = -normal.log_mass - (deviation * (2.0 * PI).sqrt()).ln();
         normal
     }
 
@@ -273,13 +259,20 @@ impl Normal {
         doubled / 2.0
     }
 
-    fn log_density(&self, point: &Point) -> f64 {
-        if point.low < point.high {
-            return (self.mass_between(point.low, point.high).max(f64::MIN_POSITIVE) / self.mass)
-                .ln();
+    fn log_density(&self, point: Point) -> f64 {
+        let z = (point.middle() - self.mean) / self.deviation;
+        let at_middle = self.log_peak - 0.5 * z * z;
+        let width = point.high - point.low;
+        if width <= 0.0 {
+            return at_middle;
         }
-        let z = (point.low - self.mean) / self.deviation;
-        -0.5 * z * z - (self.mass * self.deviation * (2.0 * PI).sqrt()).ln()
+        let relative = width / self.deviation;
+        if relative < 0.5 {
+            // The integral over a narrow cell, to the second order: far cheaper than two erf.
+            return at_middle + width.ln() + relative * relative * (z * z - 1.0) / 24.0;
+        }
+        let mass = self.mass_between(point.low, point.high);
+        mass.max(f64::MIN_POSITIVE).ln() - self.log_mass
     }
 
     fn sample(&self, rng: &mut SeededRng) -> f64 {

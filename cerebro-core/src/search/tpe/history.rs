@@ -14,7 +14,7 @@ const MOST_GOOD: usize = 25;
 
 /// The density of the others is estimated from no more trials than these, so that a proposal takes
 /// the same time after ten thousand trials as after a few hundred.
-const MOST_OTHERS: usize = 250;
+const MOST_OTHERS: usize = 128;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct History {
@@ -69,24 +69,22 @@ impl History {
         let epoch = self.compared_epoch(enough)?;
         let mut order: Vec<(Loss, TrialId)> =
             self.trials.iter().filter_map(|(id, record)| Some((record.at(epoch)?, *id))).collect();
-        let good = order.len().div_ceil(10).min(MOST_GOOD);
-        order.select_nth_unstable(good - 1);
-        let good = &order[..good];
+        let count = order.len().div_ceil(10).min(MOST_GOOD);
+        let (_, last_good, _) = order.select_nth_unstable(count - 1);
+        let last_good = *last_good;
+        let good = &order[..count];
 
         let worst_good = |at: usize| {
             good.iter().filter_map(|(_, id)| self.trials[id].at(at)).max().unwrap_or(Loss::WORST)
         };
         let bars: Vec<Loss> = (1..=epoch).map(worst_good).collect();
-        let is_good = |id: &TrialId| good.iter().any(|(_, other)| other == id);
         let others: Vec<&Config> = self
             .trials
             .iter()
-            .filter(|(id, record)| match record.losses.len() {
-                0 => true,
-                epochs if epochs < epoch => {
-                    record.failed || record.losses[epochs - 1] > bars[epochs - 1]
-                }
-                _ => !is_good(id),
+            .filter(|(id, record)| match (record.at(epoch), record.losses.last()) {
+                (Some(loss), _) => (loss, **id) > last_good,
+                (None, Some(loss)) => record.failed || *loss > bars[record.losses.len() - 1],
+                (None, None) => true,
             })
             .map(|(_, record)| &record.config)
             .collect();

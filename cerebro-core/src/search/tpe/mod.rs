@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::id::TrialId;
 use crate::seed::{Seed, SeededRng};
 use crate::space::{Parameter, Space};
-use density::{Candidate, Mixture};
+use density::{Location, Mixture};
 use history::History;
 
 /// The tree-structured Parzen estimator (Bergstra et al. 2011, "Algorithms for hyper-parameter
@@ -128,27 +128,31 @@ impl Tpe {
             Dependence::Multivariate => parameters.len(),
         };
         for parameters in parameters.chunks(at_once) {
-            let candidate = best_candidate(parameters, &config, &good, &others, &mut rng);
-            candidate.add_to(&mut config, parameters);
+            config = best_candidate(parameters, config, &good, &others, &mut rng);
         }
         config
     }
 }
 
-/// Of some candidates from the good density, the one with the highest ratio of the good density to
-/// that of the others.
+/// Adds values of `parameters` to a Config: of some candidates from the good density, those with the
+/// highest ratio of the good density to that of the others.
 fn best_candidate(
     parameters: &[&Parameter],
-    given: &Config,
+    config: Config,
     good: &[&Config],
     others: &[&Config],
     rng: &mut SeededRng,
-) -> Candidate {
+) -> Config {
+    if !parameters.iter().any(|parameter| parameter.is_active(&config)) {
+        return config;
+    }
     let good = Mixture::new(parameters, good);
     let others = Mixture::new(parameters, others);
     let mut draw = || {
-        let candidate = good.sample(given, rng);
-        (good.log_density(&candidate) - others.log_density(&candidate), candidate)
+        let mut candidate = config.clone();
+        good.sample(&mut candidate, rng);
+        let location = Location::of(parameters, &candidate);
+        (good.log_density(&location) - others.log_density(&location), candidate)
     };
     let mut best = draw();
     for _ in 1..CANDIDATES {
