@@ -11,7 +11,9 @@ use crate::init::Initializers;
 use crate::nn::Network;
 use crate::onnx::{Model, ValueInfo};
 use crate::step::Task;
-use crate::training::{Blueprint, InputShapes, Interface, TrainingSpec, Variable, VariableKind};
+use crate::training::{
+    Blueprint, InputShapes, Interface, Threads, TrainingSpec, Variable, VariableKind,
+};
 
 /// Which program of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,15 +91,17 @@ impl Program {
         self.blueprint.interface(shapes).map_err(untrainable)
     }
 
-    /// The graph of `task` for batches of `shapes`; steps in `dialect`.
+    /// The graph of `task` for batches of `shapes`; that of steps in `dialect`, for sessions with
+    /// `threads`.
     pub(crate) fn draw(
         &self,
         task: Task,
         dialect: Dialect,
+        threads: Threads,
         shapes: &InputShapes,
     ) -> Result<Model, ModelError> {
         let drawn = match task {
-            Task::Step => self.blueprint.step_in(dialect, shapes),
+            Task::Step => self.blueprint.step_in(dialect, threads, shapes),
             Task::Evaluation => self.blueprint.evaluation(shapes),
             Task::Prediction => self.blueprint.prediction(shapes),
         };

@@ -13,7 +13,7 @@ use crate::program::Program;
 use crate::runtime;
 use crate::state::TrainingState;
 use crate::step::{Buffer, Feed, Labels, Scalars, Stepper, Task};
-use crate::training::{InputShapes, ParameterGroup, TrainingSpec};
+use crate::training::{InputShapes, ParameterGroup, Threads, TrainingSpec};
 
 /// Odd sizes, so that vector code has remainders.
 const ROWS: usize = 7;
@@ -111,7 +111,8 @@ fn an_update_in_one_node_pulls_and_clips_as_the_standard_update_does() {
 fn only_fused_graphs_have_operators_of_the_domain() {
     let program = program(&Optimizer::adam(0.01));
     let own_nodes = |dialect| {
-        let model = program.draw(Task::Step, dialect, &InputShapes::rows(ROWS)).unwrap();
+        let model =
+            program.draw(Task::Step, dialect, Threads::One, &InputShapes::rows(ROWS)).unwrap();
         model.graph.nodes.iter().filter(|node| node.domain == DOMAIN).count()
     };
     assert_eq!(own_nodes(Dialect::Standard), 0);

@@ -2,6 +2,7 @@
 
 use super::Network;
 use super::layers::Layers;
+use crate::onnx::DataType;
 
 /// A multilayer perceptron: linear layers of the sizes `hidden`, each followed by a rectifier (`Relu`), and a
 /// linear layer of `outputs`.
@@ -18,12 +19,12 @@ use super::layers::Layers;
 /// ```
 pub fn mlp(inputs: usize, hidden: &[usize], outputs: usize) -> Network {
     let mut layers = Layers::new("mlp");
-    let mut value = layers.input("input", &[inputs]);
+    let mut value = layers.input("input", DataType::Float32, &[inputs]);
     let mut width = inputs;
     for (index, &size) in hidden.iter().enumerate() {
         let name = format!("hidden{}", index + 1);
         value = layers.linear(&name, &value, (width, size));
-        value = layers.node("Relu", &[&value], &format!("{name}.relu"), []);
+        value = layers.relu(&value);
         width = size;
     }
     let value = layers.linear("last", &value, (width, outputs));

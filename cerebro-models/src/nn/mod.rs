@@ -3,13 +3,21 @@
 //! Layers are initialised as PyTorch's are by default, so that hyperparameters found elsewhere
 //! carry over.
 
+mod convolutional;
 mod layers;
+mod lstm;
 mod mlp;
+mod tabular;
+mod transformer;
 
 use crate::init::Initializers;
 use crate::onnx::Model;
 
+pub use convolutional::{Depth, conv1d, lenet, resnet};
+pub use lstm::lstm;
 pub use mlp::mlp;
+pub use tabular::tabular;
+pub use transformer::{Encoder, transformer_encoder, vit};
 
 /// A forward-only ONNX model, and how its weights are initialised.
 ///

@@ -13,7 +13,7 @@ use crate::program::Program;
 use crate::runtime::Runtime;
 use crate::state::TrainingState;
 use crate::training::{
-    HYPERPARAMETERS, InputShapes, Interface, SEED, STATISTICS, Variable, VariableKind,
+    HYPERPARAMETERS, InputShapes, Interface, SEED, STATISTICS, Threads, Variable, VariableKind,
 };
 
 /// What a graph is for.
@@ -67,7 +67,8 @@ impl Stepper {
         shapes: &InputShapes,
     ) -> Result<Self, ModelError> {
         let interface = program.interface(shapes)?;
-        let model = program.draw(task, dialect, shapes)?;
+        let threads = if slot.threads == 1 { Threads::One } else { Threads::Any };
+        let model = program.draw(task, dialect, threads, shapes)?;
         let target = interface.target.as_ref().filter(|_| task != Task::Prediction);
         let data_inputs: Vec<_> = interface.inputs.iter().chain(target).collect();
         let is_step = task == Task::Step;

@@ -144,16 +144,20 @@ impl Blueprint {
 
     /// The step graph: forward, loss, gradients, update.
     pub fn step(&self, shapes: &InputShapes) -> Result<Model, GraphError> {
-        self.step_in(Dialect::Standard, shapes)
+        self.step_in(Dialect::Standard, self.threads, shapes)
     }
 
-    /// The step graph in `dialect`: the same computation.
+    /// The step graph in `dialect` for sessions with `threads`: the same computation.
     pub(crate) fn step_in(
         &self,
         dialect: Dialect,
+        threads: Threads,
         shapes: &InputShapes,
     ) -> Result<Model, GraphError> {
         let mut graph = Builder::in_dialect(dialect);
+        if threads == Threads::One {
+            graph.promise_one_thread();
+        }
         let mut drawing = self.begin(&mut graph, Mode::Training, shapes)?;
         let target = self.target(&mut drawing)?;
         let measured = self.measure(&mut drawing, target)?;
