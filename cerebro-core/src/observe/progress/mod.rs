@@ -80,13 +80,27 @@ impl Observer for Progress {
                 }
                 if matches!(event, Event::ExperimentEnded { .. }) {
                     bar.finish_and_clear();
-                } else if !bar.is_finished() {
+                } else if redraws(event) && !bar.is_finished() {
                     bar.set_message(self.status.lines(at).join("\n"));
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Whether the lines in place are drawn again: not when a unit ends, as its worker is given the next
+/// one at once and would seem idle.
+fn redraws(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::PartitionLoaded { .. }
+            | Event::ExperimentStarted { .. }
+            | Event::WorkerJoined { .. }
+            | Event::WorkerLost { .. }
+            | Event::UnitStarted { .. }
+            | Event::UnitProgress { .. }
+    )
 }
 
 /// What is worth a line of its own, terminal or not: the start, the end, what went wrong.
@@ -154,11 +168,12 @@ mod tests {
         }
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        assert!(text.lines().next().unwrap().chars().count() < 80, "{text}");
         let is_epoch = |event: &Event| matches!(event, Event::EpochCompleted { .. });
         let epochs = events.iter().filter(|timed| is_epoch(&timed.event)).count();
         assert_eq!(text.lines().filter(|line| line.contains("  accuracy ")).count(), epochs);
         for part in [
-            "12 trials of 6 epochs",
+            ": 12 trials x 6 epochs, 3 workers, 9 partitions",
             "trial-1 failed: the loss became NaN",
             "worker-1 was lost with 1 unit: connection reset by peer",
             "worker-1 joined: host-1",

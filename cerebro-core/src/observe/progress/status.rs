@@ -177,7 +177,8 @@ impl Status {
         let epochs = count(u64::from(self.epochs), "epoch");
         let workers = count(self.workers.len() as u64, "worker");
         let partitions = count(self.partitions, "partition");
-        fit(&format!("{}: {trials} of {epochs} on {workers}, {partitions}", self.name), WIDTH)
+        let name = fit(&self.name, 18);
+        format!("{name}: {trials} x {epochs}, {workers}, {partitions}")
     }
 
     /// Units done and to do, as far as is known.

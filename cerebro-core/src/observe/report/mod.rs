@@ -151,6 +151,62 @@ mod tests {
         assert!(trials[3]["best"][0].is_number());
     }
 
+    /// The page's document after its script ran in a headless browser, and what the script said on
+    /// the console; none where no browser is installed.
+    fn browse(html: &str, dark: bool) -> Option<(String, String)> {
+        let folder = tempfile::tempdir().unwrap();
+        let page = folder.path().join("report.html");
+        std::fs::write(&page, html).unwrap();
+        let scheme = format!("--blink-settings=preferredColorScheme={}", u8::from(!dark));
+        let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
+        let page = format!("file://{}", page.display());
+        ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|browser| {
+            let output = std::process::Command::new(browser)
+                .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"])
+                .args(["--disable-background-networking", "--disable-component-update"])
+                .args(["--disable-sync", "--disable-quic", "--enable-logging=stderr"])
+                .args(["--virtual-time-budget=2000", "--window-size=1400,1000"])
+                .args([scheme.as_str(), &profile, "--dump-dom", &page])
+                .output()
+                .ok()?;
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let said = said.lines().filter(|line| line.contains("CONSOLE")).collect::<String>();
+            Some((String::from_utf8_lossy(&output.stdout).into_owned(), said))
+        })
+    }
+
+    #[test]
+    fn a_browser_draws_every_trial_in_light_and_dark_and_finds_no_error() {
+        let one = Synthetic { trials: 1, epochs: 1, workers: 1, train: 1, validation: 1 };
+        for (events, dark) in [
+            (Synthetic::default().events(), false),
+            (Synthetic::default().events(), true),
+            (one.events(), false),
+            (Vec::new(), false),
+        ] {
+            let html = report(&events);
+            let trials = data(&html)["trials"].as_array().unwrap().len();
+            let Some((document, said)) = browse(&html, dark) else {
+                eprintln!("skipped: no Chromium is installed");
+                return;
+            };
+            assert_eq!(said, "");
+            let section = |id: &str| {
+                let start = document.find(&format!("<section id=\"{id}\"")).unwrap();
+                &document[start..start + document[start..].find("</section>").unwrap()]
+            };
+            assert_eq!(section("leaderboard").matches("<td").count() % trials.max(1), 0);
+            assert_eq!(section("leaderboard").matches("<span class=\"swatch\"").count(), trials);
+            assert_eq!(section("curves").matches("class=\"trial\"").count(), trials);
+            if trials > 1 {
+                assert_eq!(section("parallel").matches("class=\"trial\"").count(), trials);
+                assert!(section("lineage").contains("trial-11"));
+                assert!(section("importance").contains("learning_rate"));
+            }
+        }
+    }
+
     #[test]
     fn the_page_needs_no_network_and_no_text_of_the_experiment_becomes_markup() {
         let evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{script}}";

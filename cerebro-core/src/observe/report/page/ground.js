@@ -62,9 +62,10 @@ const scaled = place => {
   const [from, to] = [stop, stop + 1].map(index => channels(variable(`--scale-${index}`)));
   return `rgb(${from.map((c, i) => Math.round(c + (to[i] - c) * share)).join(" ")})`;
 };
-/** A hue of its own for each trial: neighbours in number are far apart in hue. */
+/** A hue of its own for each trial, none of them red, which is for faults; by the golden section,
+ *  neighbours in number are far apart in hue. */
 const hue = id =>
-  `hsl(${(id * 137.508) % 360} ${variable("--trial-saturation")} ${variable("--trial-lightness")})`;
+  `hsl(${25 + 310 * (id * .618034 % 1)} ${variable("--trial-saturation")} ${variable("--trial-lightness")})`;
 
 // Pointing at a trial anywhere shows it everywhere; a click keeps it.
 
