@@ -44,6 +44,7 @@ impl Model for Empty {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a builder")]
 fn build(_: &Config, _: &Slot) -> Result<Box<dyn Model>, ModelError> {
     Ok(Box::new(Empty))
 }

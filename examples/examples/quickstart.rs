@@ -148,7 +148,7 @@ fn export(
 /// The share of validation rows that the ONNX model in `file` labels rightly.
 fn accuracy(file: &Path, dataset: &ParquetDataset) -> Result<f64, Box<dyn Error>> {
     let mut model = Inference::from_file(file)?;
-    let (mut right, mut rows) = (0, 0);
+    let (mut right, mut rows) = (0_usize, 0_usize);
     for info in dataset.partitions().iter().filter(|info| info.split == Split::Validation) {
         let partition = dataset.load(info.id)?;
         let logits = model.predict(&*partition, &[("input", "pixels")])?;
