@@ -212,17 +212,18 @@ impl fmt::Display for TrialStatus {
 }
 
 /// How an experiment ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Every trial that the search asked for has ended.
+    #[default]
     Finished,
     /// It was asked to stop before.
     Stopped,
 }
 
 /// What came out of an experiment, in figures.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// How it ended.
     pub outcome: Outcome,

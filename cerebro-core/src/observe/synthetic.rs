@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Event, Outcome, Summary, TimedEvent, TrialStatus};
+use super::{Event, Summary, TimedEvent, TrialStatus};
 use crate::backend::{UnitReport, WorkerInfo};
 use crate::config::Config;
 use crate::data::PartitionInfo;
@@ -84,24 +84,10 @@ const LOADING: f64 = 0.8;
 impl Simulation {
     fn new(size: Synthetic) -> Self {
         let summary = Summary {
-            outcome: Outcome::Finished,
-            wall: Duration::ZERO,
             loading: Duration::from_secs_f64(LOADING),
             slots: size.workers as usize + 1,
-            training: Duration::ZERO,
-            validating: Duration::ZERO,
-            completed: 0,
-            stopped: 0,
-            failed: 0,
-            train_units: 0,
-            validation_units: 0,
-            retried_units: 0,
-            lost_workers: 0,
-            repeated_units: 0,
-            hops: 0,
-            hop_bytes: 0,
-            best: None,
             warnings: vec!["an observer gave up: no space left on device".to_owned()],
+            ..Summary::default()
         };
         Self {
             size,

@@ -129,7 +129,7 @@ impl Driver {
             .map(|info| PartitionSpec { id: info.id, split: info.split, rows: info.rows })
             .collect();
         let scheduler = Scheduler::new(experiment.policy.clone(), experiment.seed, &specs)?;
-        let mut summary = empty_summary();
+        let mut summary = Summary::default();
         let mut worker_events = backend.events();
         let job = Job {
             dataset: Arc::clone(&experiment.dataset),
@@ -464,27 +464,4 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     text
-}
-
-fn empty_summary() -> Summary {
-    Summary {
-        outcome: Outcome::Finished,
-        wall: Duration::ZERO,
-        loading: Duration::ZERO,
-        slots: 0,
-        training: Duration::ZERO,
-        validating: Duration::ZERO,
-        completed: 0,
-        stopped: 0,
-        failed: 0,
-        train_units: 0,
-        validation_units: 0,
-        retried_units: 0,
-        lost_workers: 0,
-        repeated_units: 0,
-        hops: 0,
-        hop_bytes: 0,
-        best: None,
-        warnings: Vec::new(),
-    }
 }

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::data::PartitionInfo;
 use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
 use crate::metric::{Direction, Metrics, Objective};
-use crate::observe::{Event, Outcome, Summary, TrialStatus};
+use crate::observe::{Event, Summary, TrialStatus};
 use crate::seed::Seed;
 
 /// More units than this are counted but not drawn, so that memory and page stay bounded.
@@ -134,26 +134,7 @@ impl Default for History {
             loads: Vec::new(),
             bars: Vec::new(),
             bars_left_out: 0,
-            summary: Summary {
-                outcome: Outcome::Finished,
-                wall: Duration::ZERO,
-                loading: Duration::ZERO,
-                slots: 0,
-                training: Duration::ZERO,
-                validating: Duration::ZERO,
-                completed: 0,
-                stopped: 0,
-                failed: 0,
-                train_units: 0,
-                validation_units: 0,
-                retried_units: 0,
-                lost_workers: 0,
-                repeated_units: 0,
-                hops: 0,
-                hop_bytes: 0,
-                best: None,
-                warnings: Vec::new(),
-            },
+            summary: Summary::default(),
             finished: false,
             started: Duration::ZERO,
             now: Duration::ZERO,
