@@ -13,11 +13,11 @@ use crate::loss::Loss;
 use crate::metric::Metric;
 use crate::model::OnnxModel;
 use crate::nn::Network;
-use crate::optim::OptimizerKind;
+use crate::optim::{Optimizer, OptimizerKind};
 use crate::program::Program;
 use crate::state::TrainingState;
 use crate::step::SlotCaches;
-use crate::training::TrainingSpec;
+use crate::training::{ParameterGroup, TrainingSpec};
 
 /// Where the network of a Config comes from.
 ///
@@ -115,8 +115,8 @@ impl fmt::Debug for Architecture {
 #[derive(Debug)]
 pub struct Trainer {
     architecture: Architecture,
-    loss: Loss,
-    metrics: Vec<Metric>,
+    /// What is trained and how, but for the optimizer, which Configs say.
+    spec: TrainingSpec,
     defaults: Config,
     bindings: Arc<Bindings>,
     programs: Mutex<HashMap<ProgramKey, Arc<Program>>>,
@@ -137,8 +137,7 @@ impl Trainer {
         };
         Self {
             architecture: architecture.into(),
-            loss,
-            metrics: Vec::new(),
+            spec: TrainingSpec::new(loss, Optimizer::sgd(0.0).kind()),
             defaults: Config::new(),
             bindings: Arc::new(bindings),
             programs: Mutex::default(),
@@ -148,7 +147,7 @@ impl Trainer {
 
     /// Measures `metric` too, in training and in validation.
     pub fn metric(mut self, metric: Metric) -> Self {
-        self.metrics.push(metric);
+        self.spec.metrics.push(metric);
         self
     }
 
@@ -171,6 +170,26 @@ impl Trainer {
     /// class labels, counted from 0.
     pub fn target(mut self, tensor: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.bindings).target = tensor.into();
+        self
+    }
+
+    /// Compares the network's output `output` with the target; its first one by default.
+    pub fn output(mut self, output: impl Into<String>) -> Self {
+        self.spec.output = Some(output.into());
+        self
+    }
+
+    /// Leaves the weights whose names match `pattern` as they are (`*` stands for any characters):
+    /// transfer learning.
+    pub fn freeze(mut self, pattern: impl Into<String>) -> Self {
+        self.spec.frozen.push(pattern.into());
+        self
+    }
+
+    /// Trains the weights of `group` with other learning rates or weight decay: none on biases,
+    /// say. The first group that matches a weight holds.
+    pub fn group(mut self, group: ParameterGroup) -> Self {
+        self.spec.groups.push(group);
         self
     }
 
@@ -212,8 +231,7 @@ impl Trainer {
 
     fn draw(&self, architecture: &Config, read: &Hyperparameters) -> Result<Program, ModelError> {
         let network = (self.architecture.network)(architecture)?;
-        let mut spec = TrainingSpec::new(self.loss.clone(), read.optimizer.kind());
-        spec.metrics.clone_from(&self.metrics);
+        let spec = TrainingSpec { optimizer: read.optimizer.kind(), ..self.spec.clone() };
         let length = read.optimizer.hyperparameters(1, read.optimizer.learning_rate).len();
         Program::new(network, spec, length)
     }

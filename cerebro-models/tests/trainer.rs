@@ -7,6 +7,7 @@ use cerebro_core::{
 };
 use cerebro_models::loss::Loss;
 use cerebro_models::metric::Metric;
+use cerebro_models::training::ParameterGroup;
 use cerebro_models::{Architecture, Inference, Trainer, TrainingState, nn, runtime};
 use ndarray::{Array1, Array2};
 
@@ -233,6 +234,25 @@ fn a_state_of_another_architecture_is_refused_by_name() {
     let mut model = trainer.build(&config(0.1), &Slot::default()).unwrap();
     let message = model.restore(&cut).unwrap_err().to_string();
     assert!(message.contains("100 bytes"), "{message}");
+}
+
+#[test]
+fn frozen_weights_stay_and_groups_have_their_own_rates() {
+    let still =
+        ParameterGroup { pattern: "last.bias".to_owned(), learning_rate: 0.0, weight_decay: 1.0 };
+    let trainer = trainer().freeze("hidden1.*").group(still);
+    let mut model = trainer.build(&config(0.1), &Slot::default()).unwrap();
+    model.initialize(Seed(1)).unwrap();
+    let before = model.state().unwrap().downcast::<TrainingState>().unwrap();
+    let (_, after) = run(&trainer, &config(0.1), Seed(1), None, 0, &blobs(0, 64)).unwrap();
+    let (after, bytes) = (after.downcast::<TrainingState>().unwrap(), after.to_vec());
+    for name in ["hidden1.weight", "hidden1.bias", "last.bias"] {
+        assert_eq!(after.values(name), before.values(name), "{name}");
+    }
+    assert_ne!(after.values("last.weight"), before.values("last.weight"));
+    // What is frozen is part of the State all the same.
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert!(tensors.tensor("hidden1.weight").is_ok());
 }
 
 #[test]

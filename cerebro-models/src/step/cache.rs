@@ -12,6 +12,9 @@ use crate::program::{Program, ProgramId};
 use crate::runtime;
 use crate::training::InputShapes;
 
+/// Which graph of which program, for which shapes.
+type StepperKey = (ProgramId, Task, InputShapes);
+
 /// The caches of all slots of a process.
 #[derive(Debug, Default)]
 pub(crate) struct SlotCaches(Mutex<HashMap<Slot, Arc<Mutex<SlotCache>>>>);
@@ -26,18 +29,24 @@ impl SlotCaches {
     }
 }
 
+/// The compiled graphs that a slot keeps. A small one takes a quarter of a megabyte; a search over
+/// more architectures than these compiles some again, which takes milliseconds.
+const STEPPERS: usize = 256;
+
 /// What the models of one slot share: compiled graphs, and memory for the next weights.
 #[derive(Debug)]
 pub(crate) struct SlotCache {
     slot: Slot,
-    steppers: HashMap<(ProgramId, Task, InputShapes), Stepper>,
+    steppers: HashMap<StepperKey, (Stepper, u64)>,
+    /// Counts the uses of steppers: the one with the lowest count was not used for longest.
+    uses: u64,
     /// Buffers as live variables of a program need, one set per program.
     spare: HashMap<ProgramId, Vec<Buffer>>,
 }
 
 impl SlotCache {
     fn new(slot: Slot) -> Self {
-        Self { slot, steppers: HashMap::new(), spare: HashMap::new() }
+        Self { slot, steppers: HashMap::new(), uses: 0, spare: HashMap::new() }
     }
 
     /// The stepper of `program` for `task` and `shapes`, compiled at the first call.
@@ -47,8 +56,17 @@ impl SlotCache {
         task: Task,
         shapes: &InputShapes,
     ) -> Result<&mut Stepper, ModelError> {
-        match self.steppers.entry((program.id(), task, shapes.clone())) {
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
+        self.uses += 1;
+        let key = (program.id(), task, shapes.clone());
+        if !self.steppers.contains_key(&key) {
+            self.make_room();
+        }
+        match self.steppers.entry(key) {
+            Entry::Occupied(entry) => {
+                let (stepper, used) = entry.into_mut();
+                *used = self.uses;
+                Ok(stepper)
+            }
             Entry::Vacant(entry) => {
                 let runtime = runtime::load()?;
                 let dialect = match self.slot.device {
@@ -56,9 +74,23 @@ impl SlotCache {
                     _ => Dialect::Standard,
                 };
                 let stepper = Stepper::new(runtime, &self.slot, program, task, dialect, shapes)?;
-                Ok(entry.insert(stepper))
+                Ok(&mut entry.insert((stepper, self.uses)).0)
             }
         }
+    }
+
+    /// Drops the stepper that was not used for longest if there are as many as may be, and the
+    /// buffers of programs without steppers.
+    fn make_room(&mut self) {
+        if self.steppers.len() < STEPPERS {
+            return;
+        }
+        let oldest = self.steppers.iter().min_by_key(|(_, (_, used))| *used);
+        if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+            self.steppers.remove(&oldest);
+        }
+        let steppers = &self.steppers;
+        self.spare.retain(|program, _| steppers.keys().any(|(other, ..)| other == program));
     }
 
     /// A set of buffers for live variables of `program`, with any content.
