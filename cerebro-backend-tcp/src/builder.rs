@@ -170,7 +170,7 @@ impl TcpBackendBuilder {
         // One for its session and some for its fetches.
         let bound = self.terms.most_workers.saturating_mul(4);
         runtime.spawn(accept(listener, self.terms.security.clone(), bound, calls, bulk));
-        runtime.spawn(bulk::serve(fetches, Arc::clone(cluster) as _, |_| true));
+        runtime.spawn(bulk::serve(fetches, Arc::clone(cluster) as _));
         let service = ClusterServer::new(Sessions(Arc::clone(cluster)));
         let incoming = stream::poll_fn(move |context| incoming.poll_recv(context));
         let server = Server::builder()

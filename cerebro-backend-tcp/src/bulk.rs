@@ -25,7 +25,7 @@ use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::protocol::{Offer, Wanted};
-use crate::security::Security;
+use crate::security::{Identity, Security};
 use crate::transport::{Connection, Purpose, dial};
 
 /// The bytes of a State that travel in one frame.
@@ -50,11 +50,10 @@ pub(crate) trait Holdings: Send + Sync + 'static {
 pub(crate) async fn serve(
     mut connections: mpsc::Receiver<Connection>,
     holdings: Arc<dyn Holdings>,
-    allowed: impl Fn(&Connection) -> bool,
 ) {
     while let Some(connection) = connections.recv().await {
         let peer = connection.peer().clone();
-        if !allowed(&connection) {
+        if connection.peer().identity == Identity::Other {
             tracing::warn!(%peer, "a request for a State was refused: the peer may not have it");
             continue;
         }

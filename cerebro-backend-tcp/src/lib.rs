@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod authority;
 mod backend;
 mod builder;
 mod bulk;
@@ -28,6 +29,7 @@ mod units;
 mod wire;
 pub mod worker;
 
+pub use authority::{Authority, AuthorityError};
 pub use backend::TcpBackend;
 pub use builder::TcpBackendBuilder;
 pub use security::{Certificates, Security, SecurityError};

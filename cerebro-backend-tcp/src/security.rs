@@ -185,23 +185,36 @@ pub enum SecurityError {
     },
 }
 
-/// What TLS errors mean for people: libraries say only that a connection was closed.
-pub(crate) fn explain(error: &io::Error) -> Option<&'static str> {
-    use rustls::{AlertDescription as Alert, CertificateError, Error};
-    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+/// What a TLS error, somewhere among the causes of `error`, means for people: libraries say only
+/// that a connection was closed.
+pub(crate) fn explain(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return meaning(error);
+        }
+        if let Some(error) = inner.and_then(|inner| explain(inner)) {
+            return Some(error);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn meaning(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error};
     match error {
-        Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        )
+        Error::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. })
         | Error::AlertReceived(Alert::CertificateExpired) => {
             Some("the certificate has expired; issue a new one")
         }
-        Error::InvalidCertificate(CertificateError::UnknownIssuer)
+        Error::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature)
         | Error::AlertReceived(Alert::UnknownCA | Alert::DecryptError | Alert::BadCertificate) => {
             Some("the certificate is of another authority than this cluster's")
         }
         Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
         ) => Some("the certificate is one for another role: driver and workers have their own"),
         Error::NoCertificatesPresented | Error::AlertReceived(Alert::CertificateRequired) => {
             Some("no certificate was shown, and this cluster wants one from everybody")

@@ -93,9 +93,12 @@ pub(crate) async fn dial(
             format!("no answer for {} s", HANDSHAKE.as_secs()),
         ))
     });
-    connected.map_err(|error| {
-        let reason = explain(&error).map_or_else(|| error.to_string(), str::to_owned);
-        io::Error::new(error.kind(), format!("connecting to {address}: {reason}"))
+    connected.map_err(|error| match explain(&error) {
+        Some(reason) => io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("connecting to {address}: {reason}"),
+        ),
+        None => io::Error::new(error.kind(), format!("connecting to {address}: {error}")),
     })
 }
 

@@ -35,7 +35,6 @@ use tokio::sync::{mpsc, watch};
 
 use crate::builder::bind;
 use crate::bulk;
-use crate::security::Identity;
 use crate::transport::{Purpose, accept, dial};
 pub use options::{AfterRun, Options};
 pub use registry::Registry;
@@ -161,9 +160,7 @@ async fn work(
     let (calls, _) = mpsc::channel(1);
     let (bulk, fetches) = mpsc::channel(16);
     tokio::spawn(accept(listener, options.security.clone(), MOST_FETCHES, calls, bulk));
-    tokio::spawn(bulk::serve(fetches, Arc::clone(&states) as _, |connection| {
-        connection.peer().identity != Identity::Other
-    }));
+    tokio::spawn(bulk::serve(fetches, Arc::clone(&states) as _));
     let worker = Arc::new(Worker {
         slots: Slots::new(&options),
         registry,
@@ -208,6 +205,10 @@ async fn attend(worker: &Arc<Worker>, leaving: &mut watch::Receiver<bool>) -> En
         dial(&options.driver, crate::security::DRIVER, Purpose::Calls, &options.security).await;
     match dialled {
         Ok(connection) => Session::open(worker, connection).await.run(leaving).await,
+        // Another certificate than this one will have to be there.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Ended::Refused(error.to_string())
+        }
         Err(error) => Ended::Unreached(error.to_string()),
     }
 }

@@ -20,7 +20,7 @@ use crate::cluster::FROM_DRIVER;
 use crate::ledger::StateName;
 use crate::protocol::cluster_client::ClusterClient;
 use crate::protocol::{self, FromDriver, FromWorker, Wanted, from_driver, from_worker, wanted};
-use crate::security::{DRIVER, WORKER};
+use crate::security::{DRIVER, WORKER, explain};
 use crate::transport::Connection;
 use crate::wire::device_to_wire;
 
@@ -356,14 +356,18 @@ async fn channel(connection: Connection) -> Result<Channel, Ended> {
         }
     });
     let endpoint = Endpoint::from_static("http://driver.cerebro");
-    endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| Ended::Unreached(crate::wire::chain(&error)))
+    endpoint.connect_with_connector(connector).await.map_err(|error| match explain(&error) {
+        Some(reason) => Ended::Refused(reason.to_owned()),
+        None => Ended::Unreached(crate::wire::chain(&error)),
+    })
 }
 
 /// Whether a driver that does not take this worker might do so later.
 fn refusal(status: &Status) -> Ended {
+    // In TLS 1.3 the driver looks at the certificate when the worker has sent its first call.
+    if let Some(reason) = explain(status) {
+        return Ended::Refused(reason.to_owned());
+    }
     let reason = status.message().to_owned();
     match status.code() {
         Code::FailedPrecondition | Code::InvalidArgument | Code::PermissionDenied => {

@@ -1,0 +1,227 @@
+//! Who may take part in a cluster, and what it does about everybody else.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cerebro_backend_tcp::worker::{Options, WorkerError, serve_until};
+use cerebro_backend_tcp::{Authority, Certificates, Security, TcpBackend};
+use rcgen::{CertificateParams, Issuer, KeyPair};
+use support::experiments::{Recorder, experiment, is_as_if_undisturbed, rates};
+use support::{Worker, driver, registry};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// An authority with a driver and the workers `one` and `two`.
+struct Keys {
+    folder: tempfile::TempDir,
+    authority: Authority,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create(&folder.path().join("authority")).unwrap();
+        authority.issue_driver(HOUR, &folder.path().join("driver")).unwrap();
+        for name in ["one", "two"] {
+            authority.issue_worker(name, HOUR, &folder.path().join(name)).unwrap();
+        }
+        Self { folder, authority }
+    }
+
+    fn security(&self, name: &str) -> Security {
+        Security::MutualTls(Certificates::read(self.folder.path().join(name)).unwrap())
+    }
+
+    fn options(&self, driver: SocketAddr, name: &str) -> Options {
+        Options::new(driver.to_string()).security(self.security(name))
+    }
+
+    fn backend(&self) -> TcpBackend {
+        driver().security(self.security("driver")).build().unwrap()
+    }
+}
+
+/// What becomes of a worker that should be refused.
+fn refusal(options: Options) -> String {
+    let ended = serve_until(registry(), options, std::future::pending());
+    let Err(WorkerError::Refused { reason, .. }) = ended else { panic!("{ended:?}") };
+    reason
+}
+
+/// The driver serves honest workers still.
+fn still_serves(keys: &Keys, backend: TcpBackend) {
+    let _worker = Worker::with(registry(), keys.options(backend.address(), "one"));
+    let recorder = Recorder::default();
+    let builder = experiment(rates(2)).observer(recorder.clone());
+    let result = builder.build().unwrap().run_blocking(Arc::new(backend)).unwrap();
+    is_as_if_undisturbed(&result, &recorder);
+}
+
+#[test]
+fn with_certificates_of_one_authority_everything_runs_over_tls() {
+    let keys = Keys::new();
+    let backend = driver().workers(2).security(keys.security("driver")).build().unwrap();
+    let _workers =
+        ["one", "two"].map(|name| Worker::with(registry(), keys.options(backend.address(), name)));
+    let recorder = Recorder::default();
+    let builder = experiment(rates(4)).observer(recorder.clone());
+    let result = builder.build().unwrap().run_blocking(Arc::new(backend)).unwrap();
+    assert!(result.summary().hops > 0, "States went from worker to worker");
+    is_as_if_undisturbed(&result, &recorder);
+}
+
+#[test]
+fn a_worker_of_another_authority_is_refused() {
+    let (keys, others) = (Keys::new(), Keys::new());
+    let backend = keys.backend();
+    let reason = refusal(others.options(backend.address(), "one"));
+    assert!(reason.contains("another authority"), "{reason}");
+    still_serves(&keys, backend);
+}
+
+/// A certificate of `keys`' authority that was valid until some years ago.
+fn issue_expired(keys: &Keys, folder: &Path) {
+    let authority = keys.folder.path().join("authority");
+    let read = |name: &str| std::fs::read_to_string(authority.join(name)).unwrap();
+    let key = KeyPair::from_pem(&read("authority-key.pem")).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "Cerebro cluster");
+    let issuer = Issuer::new(params, key);
+    let mut params = CertificateParams::new(vec!["late.worker.cerebro".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    std::fs::create_dir(folder).unwrap();
+    std::fs::write(folder.join("certificate.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+    std::fs::write(folder.join("authority.pem"), read("authority.pem")).unwrap();
+}
+
+#[test]
+fn an_expired_certificate_is_refused() {
+    let keys = Keys::new();
+    let backend = keys.backend();
+    issue_expired(&keys, &keys.folder.path().join("late"));
+    let reason = refusal(keys.options(backend.address(), "late"));
+    assert!(reason.contains("expired"), "{reason}");
+    still_serves(&keys, backend);
+}
+
+#[test]
+fn a_worker_does_not_serve_a_driver_that_shows_a_workers_certificate() {
+    let keys = Keys::new();
+    let impostor = driver().security(keys.security("two")).build().unwrap();
+    let reason = refusal(keys.options(impostor.address(), "one"));
+    assert!(reason.contains("another role"), "{reason}");
+}
+
+#[test]
+fn a_driver_does_not_pass_for_a_worker_nor_an_unlisted_worker_for_a_listed_one() {
+    let keys = Keys::new();
+    let backend = keys.backend();
+    let reason = refusal(keys.options(backend.address(), "driver"));
+    assert!(reason.contains("not a worker's"), "{reason}");
+    let listed = driver().security(keys.security("driver")).authorise(["two"]).build().unwrap();
+    let reason = refusal(keys.options(listed.address(), "one"));
+    assert!(reason.contains("`one`"), "{reason}");
+    still_serves(&keys, backend);
+}
+
+/// Reads until the other end closes; what it said.
+fn until_closed(mut stream: TcpStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut said = Vec::new();
+    // A reset is a way of closing, too.
+    if let Err(error) = stream.read_to_end(&mut said) {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    }
+    said
+}
+
+#[test]
+fn strangers_who_speak_in_plain_text_are_refused_where_tls_is_wanted() {
+    let keys = Keys::new();
+    let backend = keys.backend();
+    for words in
+        [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\x01x"]
+    {
+        let mut stream = TcpStream::connect(backend.address()).unwrap();
+        stream.write_all(words).unwrap();
+        until_closed(stream);
+    }
+    still_serves(&keys, backend);
+}
+
+#[test]
+fn messages_that_are_malformed_or_too_large_close_their_connection_and_nothing_else() {
+    let backend = driver().build().unwrap();
+    let too_large = [&[0, 0xff, 0xff, 0xff][..], &[0; 1000]].concat();
+    let nonsense = [&[0, 0, 0, 9][..], b"\xff\xff\xff\xff\xff\xff\xff\xff\xff"].concat();
+    let not_http = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\xff\xff\xff\xff\xff\xff".to_vec();
+    for words in [too_large, nonsense, not_http] {
+        let mut stream = TcpStream::connect(backend.address()).unwrap();
+        // It may close before everything is written.
+        let _ = stream.write_all(&words);
+        until_closed(stream);
+    }
+    let _worker = Worker::start(backend.address());
+    let result = experiment(rates(2)).build().unwrap().run_blocking(Arc::new(backend)).unwrap();
+    assert_eq!(result.summary().completed, 2);
+}
+
+#[test]
+fn a_flood_of_connections_is_cut_at_the_bound() {
+    let backend = driver().most_workers(2).build().unwrap();
+    let streams: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(backend.address()).unwrap()).collect();
+    // All but the first few are closed at once, and those when they have said nothing for a while.
+    for stream in streams {
+        assert!(until_closed(stream).is_empty());
+    }
+    let _worker = Worker::start(backend.address());
+    let result = experiment(rates(2)).build().unwrap().run_blocking(Arc::new(backend)).unwrap();
+    assert_eq!(result.summary().completed, 2);
+}
+
+#[test]
+fn plain_text_leaves_the_machine_only_when_somebody_says_so() {
+    let refused = driver().listen("0.0.0.0:0").build().unwrap_err().to_string();
+    assert!(refused.contains("0.0.0.0") && refused.contains("without TLS"), "{refused}");
+    let ended = serve_until(
+        registry(),
+        Options::new("127.0.0.1:1").listen("0.0.0.0:0"),
+        std::future::pending(),
+    );
+    assert!(matches!(ended, Err(WorkerError::Listen { .. })), "{ended:?}");
+    let open = driver()
+        .listen("0.0.0.0:0")
+        .security(Security::PlainTextThatAnybodyCanReadAndForge)
+        .build();
+    assert!(open.is_ok());
+}
+
+#[test]
+fn keys_are_for_their_owner_alone_and_never_replaced() {
+    let keys = Keys::new();
+    let folder = keys.folder.path();
+    #[cfg(unix)]
+    for file in ["authority/authority-key.pem", "driver/key.pem", "one/key.pem"] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(folder.join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    assert!(Authority::create(&folder.join("authority")).is_err());
+    assert!(keys.authority.issue_worker("one", HOUR, &folder.join("one")).is_err());
+    let opened = Authority::open(&folder.join("authority")).unwrap();
+    opened.issue_worker("three", HOUR, &folder.join("three")).unwrap();
+    let backend = keys.backend();
+    let _worker = Worker::with(registry(), keys.options(backend.address(), "three"));
+    let result = experiment(rates(1)).build().unwrap().run_blocking(Arc::new(backend)).unwrap();
+    assert_eq!(result.summary().completed, 1);
+}
