@@ -9,7 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
@@ -49,7 +49,8 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Reads `authority.pem`, `certificate.pem` and `key.pem` from a folder.
+    /// Reads `authority.pem`, `certificate.pem` and `key.pem` from a folder; an error if the
+    /// certificate has expired or is not the authority's.
     pub fn read(folder: impl AsRef<Path>) -> Result<Self, SecurityError> {
         let folder = folder.as_ref();
         let pem = |name: &str| -> Result<Vec<CertificateDer<'static>>, SecurityError> {
@@ -86,9 +87,13 @@ impl Certificates {
         let provider = Arc::new(ring::default_provider());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+        let verifier = verifier.build()?;
+        // Others would refuse it, and only say that the connection is closed.
+        let own = verifier.verify_client_cert(&chain[0], &chain[1..], UnixTime::now());
+        own.map_err(|error| meaning(&error).map_or_else(|| error.to_string(), str::to_owned))?;
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(verifier.build()?)
+            .with_client_cert_verifier(verifier)
             .with_single_cert(chain.to_vec(), key.clone_key())?;
         server.alpn_protocols = vec![CALLS.to_vec(), BULK.to_vec()];
         let client = ClientConfig::builder_with_provider(provider)

@@ -13,8 +13,11 @@ use cerebro_backend_tcp::{Authority, Certificates, Security, TcpBackend};
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use support::experiments::{Recorder, experiment, is_as_if_undisturbed, rates};
 use support::{Worker, driver, registry};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore};
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// An authority with a driver and the workers `one` and `two`.
 struct Keys {
@@ -103,13 +106,49 @@ fn issue_expired(keys: &Keys, folder: &Path) {
     std::fs::write(folder.join("authority.pem"), read("authority.pem")).unwrap();
 }
 
+/// What a driver says after the handshake to a client of its authority's with these certificates:
+/// anything at all means that it has let it in.
+fn said_to(keys: &Keys, backend: &TcpBackend, folder: Option<&Path>) -> Vec<u8> {
+    let pem = |path: &Path| CertificateDer::from_pem_file(path).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(pem(&keys.folder.path().join("driver/authority.pem"))).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match folder {
+        None => config.with_no_client_auth(),
+        Some(folder) => {
+            let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).unwrap();
+            config.with_client_auth_cert(vec![pem(&folder.join("certificate.pem"))], key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = ServerName::try_from("driver.cerebro").unwrap();
+    let mut tls = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut socket = TcpStream::connect(backend.address()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+    // In TLS 1.3 the server looks at the client's certificate after the client's first words.
+    let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    let mut said = vec![0; 9];
+    let read = stream.read(&mut said).unwrap_or(0);
+    said.truncate(read);
+    said
+}
+
 #[test]
-fn an_expired_certificate_is_refused() {
+fn an_expired_certificate_and_none_at_all_are_refused() {
     let keys = Keys::new();
     let backend = keys.backend();
-    issue_expired(&keys, &keys.folder.path().join("late"));
-    let reason = refusal(keys.options(backend.address(), "late"));
-    assert!(reason.contains("expired"), "{reason}");
+    let (good, late) = (keys.folder.path().join("one"), keys.folder.path().join("late"));
+    issue_expired(&keys, &late);
+    assert!(!said_to(&keys, &backend, Some(&good)).is_empty(), "a good one is let in");
+    assert!(said_to(&keys, &backend, Some(&late)).is_empty());
+    assert!(said_to(&keys, &backend, None).is_empty());
+    let own = Certificates::read(&late).unwrap_err().to_string();
+    assert!(own.contains("expired"), "who has it hears of it at once: {own}");
     still_serves(&keys, backend);
 }
 

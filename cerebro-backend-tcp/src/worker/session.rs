@@ -373,6 +373,6 @@ fn refusal(status: &Status) -> Ended {
         Code::FailedPrecondition | Code::InvalidArgument | Code::PermissionDenied => {
             Ended::Refused(reason)
         }
-        _ => Ended::Unreached(reason),
+        _ => Ended::Unreached(format!("it does not take this worker now: {reason}")),
     }
 }
