@@ -418,7 +418,7 @@ impl Backend for Flaky {
     async fn run(&self, order: UnitOrder) -> Result<UnitReport, UnitError> {
         let (worker, reason) = (order.worker, "the power failed".to_owned());
         let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
-        if number % self.every == 0 || Some(order.unit) == self.poisonous {
+        if number.is_multiple_of(self.every) || Some(order.unit) == self.poisonous {
             self.lost.lock().unwrap().push(worker);
             return Err(UnitError::WorkerLost { worker, reason });
         }

@@ -141,8 +141,9 @@
 //! # Features
 //!
 //! `data` (default): Parquet data sets over object stores, `prepare`, caches. `progress` (default):
-//! progress in the terminal. `tensorboard`: event files for TensorBoard. `aws`, `gcp`, `azure`,
-//! `http`: those object stores. `testing`: the conformance suite for backends.
+//! progress in the terminal. `store` (default): keeps experiments in object stores and resumes them.
+//! `tensorboard`: event files for TensorBoard. `aws`, `gcp`, `azure`, `http`: those object stores.
+//! `testing`: the conformance suite for backends.
 
 #![forbid(unsafe_code)]
 
@@ -164,6 +165,7 @@ mod seconds;
 mod seed;
 pub mod space;
 mod state;
+pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 

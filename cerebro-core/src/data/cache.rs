@@ -204,6 +204,10 @@ impl Dataset for PartitionCache {
         self.dataset.tensors()
     }
 
+    fn checksum(&self, id: PartitionId) -> Option<String> {
+        self.dataset.checksum(id)
+    }
+
     fn load(&self, id: PartitionId) -> Result<Arc<dyn Partition>, DataError> {
         self.fetch(id).map(|(partition, _)| partition)
     }

@@ -37,6 +37,13 @@ pub trait Dataset: Send + Sync + fmt::Debug {
         None
     }
 
+    /// A digest of a partition's rows, by which a resumed experiment knows that the data are the
+    /// same; none by default, for data that cannot tell without being read.
+    fn checksum(&self, id: PartitionId) -> Option<String> {
+        let _ = id;
+        None
+    }
+
     /// Reads a partition into memory.
     fn load(&self, id: PartitionId) -> Result<Arc<dyn Partition>, DataError>;
 }
@@ -84,6 +91,11 @@ impl Dataset for MemoryDataset {
 
     fn tensors(&self) -> &[TensorSpec] {
         self.partitions.first().map_or(&[], |partition| partition.tensors())
+    }
+
+    fn checksum(&self, id: PartitionId) -> Option<String> {
+        let found = self.partitions.iter().find(|partition| partition.id() == id)?;
+        Some(found.checksum())
     }
 
     fn load(&self, id: PartitionId) -> Result<Arc<dyn Partition>, DataError> {

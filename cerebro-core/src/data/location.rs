@@ -231,7 +231,7 @@ impl Location {
     }
 
     /// The local path, or the store and the path in it.
-    pub(super) fn target(&self) -> Result<Target, DataError> {
+    pub(crate) fn target(&self) -> Result<Target, DataError> {
         match self.resolve()?.0 {
             Place::Path(path) => Ok(Target::File(path)),
             Place::Object { store, path } => Ok(Target::Object(store, path)),
@@ -288,7 +288,7 @@ pub(super) struct Stat {
 
 /// A resolved [`Location`].
 #[derive(Debug)]
-pub(super) enum Target {
+pub(crate) enum Target {
     File(PathBuf),
     Object(Arc<dyn ObjectStore>, ObjectPath),
 }

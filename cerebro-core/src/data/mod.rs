@@ -39,6 +39,8 @@ pub use dataset::{Dataset, MemoryDataset, PartitionInfo};
 pub use error::DataError;
 #[cfg(feature = "data")]
 pub use location::Location;
+#[cfg(feature = "store")]
+pub(crate) use location::Target;
 pub use partition::{Batch, Batches, MemoryPartition, Partition};
 #[cfg(feature = "data")]
 pub use prepare::{Compression, CsvFormat, Prepare, Source, Validation};

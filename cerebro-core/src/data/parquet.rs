@@ -115,6 +115,10 @@ impl Dataset for ParquetDataset {
         &self.specs
     }
 
+    fn checksum(&self, id: PartitionId) -> Option<String> {
+        self.catalogue.partition(id).ok().map(|entry| entry.checksum.clone())
+    }
+
     fn load(&self, id: PartitionId) -> Result<Arc<dyn Partition>, DataError> {
         let entry = self.catalogue.partition(id)?;
         let name = self.folder.join(&entry.file).to_string();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ndarray::ArrayD;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{DataError, ElementType, Tensor, TensorSliceMut, TensorSpec};
 use crate::id::PartitionId;
@@ -114,6 +115,18 @@ impl MemoryPartition {
     /// The named tensor, whole.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.specs.iter().position(|spec| spec.name == name).map(|index| &self.tensors[index])
+    }
+
+    /// The XXH3-64 digest of all elements, in the order of tensors and rows.
+    pub(super) fn checksum(&self) -> String {
+        let mut hash = Xxh3Default::new();
+        for tensor in &self.tensors {
+            match tensor {
+                Tensor::F32(array) => array.iter().for_each(|x| hash.update(&x.to_le_bytes())),
+                Tensor::I64(array) => array.iter().for_each(|x| hash.update(&x.to_le_bytes())),
+            }
+        }
+        format!("xxh3:{:016x}", hash.digest())
     }
 }
 

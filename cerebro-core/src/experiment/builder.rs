@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "store")]
+use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::executor::block_on;
@@ -11,6 +13,8 @@ use super::handle::Command;
 use super::{ExperimentError, ExperimentHandle, ExperimentResult};
 use crate::backend::Backend;
 use crate::data::Dataset;
+#[cfg(feature = "store")]
+use crate::data::Location;
 use crate::id::Split;
 use crate::metric::Objective;
 use crate::model::ModelBuilder;
@@ -18,22 +22,38 @@ use crate::observe::Observer;
 use crate::schedule::Policy;
 use crate::search::Search;
 use crate::seed::Seed;
+use crate::store::Open;
+#[cfg(feature = "store")]
+use crate::store::{Purpose, open};
 
 /// Of how many trials, the best ones, the States are kept after they ended, unless told otherwise.
 const KEPT_MODELS: usize = 10;
 
+/// How long a driver's lease on a store is valid without sign of life.
+#[cfg(feature = "store")]
+const LEASE_EXPIRY: Duration = Duration::from_secs(15);
+#[cfg(feature = "store")]
+const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+
 /// An experiment that is ready to run: see [`Experiment::builder`].
 pub struct Experiment {
+    pub(super) setup: Setup,
+    pub(super) search: Box<dyn Search>,
+    pub(super) open: Option<Open>,
+}
+
+/// What the driver needs of an experiment besides its search.
+pub(super) struct Setup {
     pub(super) name: String,
     pub(super) dataset: Arc<dyn Dataset>,
     pub(super) model: Arc<dyn ModelBuilder>,
-    pub(super) search: Box<dyn Search>,
     pub(super) objective: Objective,
     pub(super) epochs: u32,
     pub(super) seed: Seed,
     pub(super) policy: Policy,
     pub(super) concurrency: Option<usize>,
     pub(super) kept_models: usize,
+    pub(super) code_version: String,
     pub(super) observers: Vec<Box<dyn Observer>>,
     pub(super) handle: ExperimentHandle,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
@@ -47,7 +67,7 @@ impl Experiment {
 
     /// Controls the experiment while it runs.
     pub fn handle(&self) -> ExperimentHandle {
-        self.handle.clone()
+        self.setup.handle.clone()
     }
 
     /// Runs the experiment on `backend` to its end.
@@ -69,9 +89,9 @@ impl Experiment {
 impl fmt::Debug for Experiment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Experiment")
-            .field("name", &self.name)
-            .field("objective", &self.objective)
-            .field("epochs", &self.epochs)
+            .field("name", &self.setup.name)
+            .field("objective", &self.setup.objective)
+            .field("epochs", &self.setup.epochs)
             .field("search", &self.search)
             .finish_non_exhaustive()
     }
@@ -90,6 +110,11 @@ pub struct ExperimentBuilder {
     policy: Policy,
     concurrency: Option<usize>,
     kept_models: Option<usize>,
+    code_version: String,
+    #[cfg(feature = "store")]
+    store: Option<(Location, Purpose)>,
+    #[cfg(feature = "store")]
+    lease_expiry: Option<Duration>,
     observers: Vec<Box<dyn Observer>>,
 }
 
@@ -150,7 +175,8 @@ impl ExperimentBuilder {
 
     /// How many trials are under way at once at most. More of them keep workers busier and give
     /// the search its results later; each takes the memory of its State. The default is four for
-    /// each slot, at least 16.
+    /// each slot, at least 16; with [`Policy::Seeded`] it is 16, since what the search decides shall
+    /// not depend on the slots.
     pub fn concurrent_trials(mut self, trials: usize) -> Self {
         self.concurrency = Some(trials.max(1));
         self
@@ -159,6 +185,41 @@ impl ExperimentBuilder {
     /// Of how many trials, the best ones, the States are kept after they ended. The default is 10.
     pub fn keep_models(mut self, trials: usize) -> Self {
         self.kept_models = Some(trials);
+        self
+    }
+
+    /// Keeps everything of the experiment in `location`, from its beginning: an error, when it runs, if
+    /// there is an experiment already. See [`store`](crate::store) for what is kept and what it costs.
+    #[cfg(feature = "store")]
+    pub fn store(mut self, location: impl Into<Location>) -> Self {
+        self.store = Some((location.into(), Purpose::Begin));
+        self
+    }
+
+    /// Goes on with the experiment in `location`, whether it was stopped, has crashed or is finished: an
+    /// error, when it runs, if there is none, or if the data set, the model, the search or anything else
+    /// that its results depend on is not what the experiment began with.
+    ///
+    /// Trials, States, the search, visit orders and metrics are as they were, and no completed epoch is
+    /// trained again.
+    #[cfg(feature = "store")]
+    pub fn resume(mut self, location: impl Into<Location>) -> Self {
+        self.store = Some((location.into(), Purpose::GoOn));
+        self
+    }
+
+    /// How long another driver waits for a sign of life before it takes the experiment over from one
+    /// that died on another machine. The default is 15 seconds.
+    #[cfg(feature = "store")]
+    pub fn lease_expiry(mut self, expiry: Duration) -> Self {
+        self.lease_expiry = Some(expiry.max(SHORTEST_LEASE));
+        self
+    }
+
+    /// The version of the program that makes the models, such as a commit: an experiment that began
+    /// with one is not resumed with another. The default is empty.
+    pub fn code_version(mut self, version: impl Into<String>) -> Self {
+        self.code_version = version.into();
         self
     }
 
@@ -185,21 +246,28 @@ impl ExperimentBuilder {
             "the objective is a validation metric: prepare it with a validation fraction",
         )?;
         let (handle, commands) = ExperimentHandle::new();
-        Ok(Experiment {
+        #[cfg(feature = "store")]
+        let open = self.store.map(|(location, purpose)| {
+            open(location, purpose, self.lease_expiry.unwrap_or(LEASE_EXPIRY))
+        });
+        #[cfg(not(feature = "store"))]
+        let open = None;
+        let setup = Setup {
             name: self.name.unwrap_or_else(|| "experiment".to_owned()),
             dataset,
             model,
-            search,
             objective,
             epochs,
             seed: Seed(self.seed),
             policy: self.policy,
             concurrency: self.concurrency,
             kept_models: self.kept_models.unwrap_or(KEPT_MODELS),
+            code_version: self.code_version,
             observers: self.observers,
             handle,
             commands,
-        })
+        };
+        Ok(Experiment { setup, search, open })
     }
 }
 

@@ -7,6 +7,7 @@ use crate::backend::BackendError;
 use crate::id::TrialId;
 use crate::schedule::{ScheduleError, Stall};
 use crate::search::SearchError;
+use crate::store::StoreError;
 
 /// Why an experiment could not be built, started or finished.
 #[derive(Debug, Error)]
@@ -35,6 +36,9 @@ pub enum ExperimentError {
     /// The search refuses its space.
     #[error(transparent)]
     Search(#[from] SearchError),
+    /// The experiment could not be kept, or taken up again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The experiment ended before its time; what was done until then is in `result`.
     #[error("the experiment ended early: {cause}")]
     Interrupted {
@@ -85,6 +89,9 @@ pub enum Interruption {
     /// The search waits for results, but no trial will give any.
     #[error("the search waits for results, but no trial is under way")]
     SearchWaits,
+    /// The store can be written no more by this driver.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The scheduler refuses what the driver tells it: a defect of this crate.
     #[error("the scheduler refused a report (a defect, please report it): {0}")]
     Scheduler(#[from] ScheduleError),

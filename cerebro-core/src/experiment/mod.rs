@@ -9,6 +9,7 @@ mod builder;
 mod driver;
 mod error;
 mod handle;
+mod ledger;
 mod result;
 mod trial;
 

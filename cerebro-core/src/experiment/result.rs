@@ -11,6 +11,7 @@ use crate::id::TrialId;
 use crate::metric::Objective;
 use crate::observe::{Summary, TrialStatus};
 use crate::state::State;
+use crate::store::{Archive, Checkpoint};
 
 /// What came out of an experiment: every trial's history, the leaderboard, the States that were
 /// kept.
@@ -22,6 +23,9 @@ pub struct ExperimentResult {
     pub(super) trials: BTreeMap<TrialId, TrialRecord>,
     pub(super) summary: Summary,
     pub(super) backend: Arc<dyn Backend>,
+    /// Where States are that the backend does not have, and what is there of each trial.
+    pub(super) archive: Option<Arc<dyn Archive>>,
+    pub(super) checkpoints: BTreeMap<TrialId, Vec<Checkpoint>>,
 }
 
 impl ExperimentResult {
@@ -72,8 +76,16 @@ impl ExperimentResult {
         let epoch = record
             .best_epoch()
             .ok_or_else(|| not_kept("it has no epoch with a finite value".to_owned()))?;
-        let state = self.backend.state(trial, epoch.version).await;
-        state.map_err(|error| not_kept(error.to_string()))
+        let error = match self.backend.state(trial, epoch.version).await {
+            Ok(state) => return Ok(state),
+            Err(error) => error,
+        };
+        let checkpoints = self.checkpoints.get(&trial).map_or(&[][..], Vec::as_slice);
+        let written = checkpoints.iter().find(|checkpoint| checkpoint.version == epoch.version);
+        match (written, &self.archive) {
+            (Some(checkpoint), Some(archive)) => Ok(archive.read(trial, checkpoint).await?),
+            _ => Err(not_kept(error.to_string())),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{UnitReport, WorkerInfo};
 use crate::config::Config;
 use crate::data::PartitionInfo;
+use crate::experiment::TrialRecord;
 use crate::id::{PartitionId, TrialId, Unit, WorkerId};
 use crate::metric::{Metrics, Objective};
 use crate::seed::Seed;
@@ -34,6 +35,21 @@ pub enum Event {
         /// The partitions.
         partitions: Vec<PartitionInfo>,
     },
+    /// The experiment was taken up from its store: this is what it had come to. Of what follows,
+    /// nothing is told that was told before.
+    ExperimentResumed {
+        /// The trials and their completed epochs.
+        trials: Vec<TrialRecord>,
+        /// What was found amiss in the store and put right.
+        warnings: Vec<String>,
+    },
+    /// The store cannot take anything in: no unit starts until it can again.
+    StoreFailing {
+        /// What it says.
+        reason: String,
+    },
+    /// The store has taken in all that was held back, and the experiment goes on.
+    StoreRecovered,
     /// A worker read a partition into memory.
     PartitionLoaded {
         /// The worker.

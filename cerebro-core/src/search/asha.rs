@@ -152,6 +152,10 @@ impl<S: Search> Search for Asha<S> {
         self.inner.added(trial, config);
     }
 
+    fn may_take_over(&self, source: TrialId) -> bool {
+        self.inner.may_take_over(source)
+    }
+
     fn max_epochs(&self) -> Option<u32> {
         Some(self.ladder.rungs.max_epochs())
     }

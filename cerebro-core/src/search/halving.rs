@@ -186,6 +186,10 @@ impl<S: Search> Search for SuccessiveHalving<S> {
         self.inner.added(trial, config);
     }
 
+    fn may_take_over(&self, source: TrialId) -> bool {
+        self.inner.may_take_over(source)
+    }
+
     fn max_epochs(&self) -> Option<u32> {
         Some(self.bracket.rungs.max_epochs())
     }

@@ -130,6 +130,10 @@ impl<S: Search> Search for MedianStopping<S> {
         self.inner.added(trial, config);
     }
 
+    fn may_take_over(&self, source: TrialId) -> bool {
+        self.inner.may_take_over(source)
+    }
+
     fn max_epochs(&self) -> Option<u32> {
         self.inner.max_epochs()
     }

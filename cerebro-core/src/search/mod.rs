@@ -191,6 +191,14 @@ pub trait Search: Send + fmt::Debug {
         let _ = (trial, config);
     }
 
+    /// Whether the search may yet let another trial take over the State of `source`, which has
+    /// ended; if not, that State may be deleted. `false` by default: the States of trials that have not
+    /// ended can always be taken over.
+    fn may_take_over(&self, source: TrialId) -> bool {
+        let _ = source;
+        false
+    }
+
     /// How many epochs the search gives a trial at most; `None` if that is for the experiment to say.
     fn max_epochs(&self) -> Option<u32> {
         None
@@ -239,6 +247,10 @@ impl Search for Box<dyn Search> {
 
     fn added(&mut self, trial: TrialId, config: &Config) {
         self.as_mut().added(trial, config);
+    }
+
+    fn may_take_over(&self, source: TrialId) -> bool {
+        self.as_ref().may_take_over(source)
     }
 
     fn max_epochs(&self) -> Option<u32> {
@@ -328,7 +340,8 @@ pub enum Decision {
     Pause,
     /// It is over: it was not good enough to go on.
     Stop,
-    /// It takes over the State of `source` as it is now, and trains its next epoch with `config`.
+    /// It takes over the State that `source` had after the last epoch that the search was told of,
+    /// and trains its next epoch with `config`.
     Exploit {
         /// A better trial.
         source: TrialId,

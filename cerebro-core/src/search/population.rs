@@ -206,6 +206,10 @@ impl Search for Population {
         self.members.remove(&trial);
     }
 
+    fn may_take_over(&self, source: TrialId) -> bool {
+        self.members.contains_key(&source)
+    }
+
     fn narrow(&mut self, space: &Space) -> Result<(), SearchError> {
         check_explored(space, &self.explored)?;
         self.space = space.clone();

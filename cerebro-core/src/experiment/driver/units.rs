@@ -9,11 +9,10 @@ use super::{Driver, Happening, Running, chain};
 use crate::backend::{UnitError, UnitOrder, UnitReport};
 use crate::cancel::Cancellation;
 use crate::experiment::Interruption;
-use crate::id::{Split, TrialId, Unit, WorkerId};
+use crate::id::{Split, Unit, WorkerId};
 use crate::metric::LOSS;
-use crate::observe::{Event, TrialStatus};
+use crate::observe::Event;
 use crate::schedule::{Assignment, Completion, Failure};
-use crate::search::Ending;
 
 /// A unit is tried so often before its trial is given up.
 const ATTEMPTS: u32 = 2;
@@ -22,7 +21,7 @@ impl Driver {
     /// Starts every unit that can start.
     pub(super) fn start_units(&mut self) {
         for Assignment { unit, worker, hop_from } in self.scheduler.assign(self.begun.elapsed()) {
-            let trial = &self.trials[&unit.trial];
+            let trial = &self.ledger.trials[&unit.trial];
             let cancellation = Cancellation::new();
             let order = UnitOrder {
                 unit,
@@ -34,9 +33,9 @@ impl Driver {
             };
             if hop_from.is_some() {
                 self.summary.hops += 1;
-                self.summary.hop_bytes += trial.state_bytes;
+                self.summary.hop_bytes += trial.current.state_bytes;
             }
-            self.tell(&Event::UnitStarted {
+            self.tell(Event::UnitStarted {
                 unit,
                 worker,
                 rows: self.rows[&unit.partition],
@@ -95,30 +94,34 @@ impl Driver {
         *counter += 1;
         let metrics = report.metrics.clone();
         let (version, bytes) = (report.version, report.state_bytes);
-        self.tell(&Event::UnitCompleted { unit, worker, started, report });
+        self.tell(Event::UnitCompleted { unit, worker, started, report });
         if completion == Completion::Discarded {
             return Ok(());
         }
-        let Some(trial) = self.trials.get_mut(&unit.trial) else { return Ok(()) };
+        let Some(trial) = self.ledger.trials.get_mut(&unit.trial) else { return Ok(()) };
         match unit.split {
             Split::Train => {
                 trial.version = version;
-                trial.state_bytes = bytes;
-                trial.train.push((unit.partition, metrics));
+                trial.current.state_bytes = bytes;
+                trial.current.train.push((unit.partition, metrics));
                 self.release(unit.trial);
             }
             Split::Validation => {
-                let metric = &self.experiment.objective.metric;
+                let metric = &self.ledger.objective.metric;
                 if metrics.value(metric).is_none() {
                     let reported = metrics.values().map(|(name, _)| name.to_owned()).collect();
                     let metric = metric.clone();
                     return Err(Interruption::UnknownMetric { metric, reported });
                 }
-                trial.validation.push((unit.partition, metrics));
+                trial.current.validation.push((unit.partition, metrics));
             }
         }
         match completion {
-            Completion::EpochCompleted { next, .. } => self.epoch_completed(unit.trial, next),
+            Completion::EpochTrained { .. } => {
+                self.epoch_trained(unit.trial);
+                Ok(())
+            }
+            Completion::EpochCompleted { .. } => self.epoch_completed(unit.trial),
             _ => Ok(()),
         }
     }
@@ -137,25 +140,12 @@ impl Driver {
             Failure::Discarded => None,
         };
         let retry = open == Some(true);
-        self.tell(&Event::UnitFailed { unit, worker, started, error: error.to_owned(), retry });
+        self.tell(Event::UnitFailed { unit, worker, started, error: error.to_owned(), retry });
         if retry {
             self.summary.retried_units += 1;
         } else if open.is_some() {
             self.fail_trial(unit.trial, format!("{unit} on {worker}: {error}"))?;
         }
-        Ok(())
-    }
-
-    /// Ends a trial that cannot go on; the others do.
-    pub(super) fn fail_trial(
-        &mut self,
-        trial: TrialId,
-        reason: String,
-    ) -> Result<(), Interruption> {
-        self.scheduler.stop(trial)?;
-        self.experiment.search.ended(trial, Ending::Failed);
-        self.end_trial(trial, TrialStatus::Failed { reason });
-        self.asking = true;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::backend::WorkerInfo;
 use crate::config::Config;
 use crate::data::PartitionInfo;
+use crate::experiment::{EpochRecord, TrialRecord};
 use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
 use crate::metric::{Direction, Metrics, Objective};
 use crate::observe::{Event, Summary, TrialStatus};
@@ -228,8 +229,35 @@ impl History {
                 self.summary = summary.clone();
                 self.finished = true;
             }
-            Event::WorkerDraining { .. } | Event::UnitProgress { .. } => {}
+            Event::ExperimentResumed { trials, .. } => {
+                for trial in trials {
+                    self.taken_up(at, trial);
+                }
+            }
+            Event::WorkerDraining { .. }
+            | Event::UnitProgress { .. }
+            | Event::StoreFailing { .. }
+            | Event::StoreRecovered => {}
         }
+    }
+
+    /// A trial of an earlier run of the experiment; what it did before is shown as of now.
+    fn taken_up(&mut self, at: Duration, record: &TrialRecord) {
+        let history = TrialHistory {
+            config: Config::clone(&record.config),
+            parent: None,
+            status: TrialStatus::Running,
+            started: at,
+            ended: None,
+            best: None,
+            curve: Vec::new(),
+            exploits: Vec::new(),
+        };
+        self.trials.insert(record.id, history);
+        for EpochRecord { epoch, train, validation, value, .. } in &record.history {
+            self.epoch(at, record.id, *epoch, [train, validation], *value);
+        }
+        self.status(at, record.id, &record.status);
     }
 
     fn joined(&mut self, at: Duration, info: &WorkerInfo) {

@@ -1,0 +1,226 @@
+//! The start of an experiment: the store is opened, the data are loaded, what was is taken up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use futures::future::poll_fn;
+use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{FutureExt, StreamExt};
+
+use super::durable::Durable;
+use super::workers::worker_spec;
+use super::{Driver, chain, tell};
+use crate::backend::{Backend, Job, WorkerEvent, WorkerInfo};
+use crate::experiment::builder::Setup;
+use crate::experiment::ledger::{Ledger, Order};
+use crate::experiment::{Experiment, ExperimentError};
+use crate::id::TrialId;
+use crate::observe::{Event, Summary, TrialStatus};
+use crate::schedule::{PartitionSpec, Policy, Scheduler, TrialProgress, TrialSpec};
+use crate::search::Search;
+use crate::store::{
+    CodeVersion, FORMAT, Open, PartitionDigest, Record, SearchDigest, Specification, StoreError,
+};
+
+impl Driver {
+    /// Opens the store, starts the backend, and takes up what there is of the experiment.
+    pub(in crate::experiment) async fn start(
+        experiment: Experiment,
+        backend: Arc<dyn Backend>,
+    ) -> Result<Self, ExperimentError> {
+        let begun = Instant::now();
+        let Experiment { setup: mut experiment, search, open } = experiment;
+        let specs: Vec<PartitionSpec> = experiment
+            .dataset
+            .partitions()
+            .iter()
+            .map(|info| PartitionSpec { id: info.id, split: info.split, rows: info.rows })
+            .collect();
+        let scheduler = Scheduler::new(experiment.policy.clone(), experiment.seed, &specs)?;
+        let mut summary = Summary::default();
+        let mut ledger = ledger(&experiment, search);
+        let (durable, records) = opened(&experiment, &*ledger.search, open, &mut summary).await?;
+        for (number, record) in records.iter().enumerate() {
+            ledger.replay(number as u64, record)?;
+        }
+        let mut worker_events = backend.events();
+        let (workers, early) =
+            load(&mut experiment, &*backend, &mut worker_events, begun, &mut summary).await?;
+        summary.loading = begun.elapsed();
+        summary.slots = workers.iter().map(|worker| worker.slots).sum();
+        let mut driver = Self {
+            rows: specs.iter().map(|spec| (spec.id, spec.rows)).collect(),
+            workers: HashMap::new(),
+            awaiting_holders: None,
+            losses: HashMap::new(),
+            experiment,
+            backend,
+            scheduler,
+            ledger,
+            durable,
+            running: HashMap::new(),
+            pending: FuturesUnordered::new(),
+            worker_events,
+            stopping: false,
+            begun,
+            summary,
+        };
+        for worker in &workers {
+            driver.workers.insert(worker.id, worker.slots);
+            driver.scheduler.worker_joined(&worker_spec(worker))?;
+        }
+        driver.tell(Event::ExperimentStarted {
+            name: driver.experiment.name.clone(),
+            seed: driver.experiment.seed,
+            objective: driver.ledger.objective.clone(),
+            epochs: driver.ledger.epochs(),
+            trials: driver.ledger.search.planned(),
+            workers,
+            partitions: driver.experiment.dataset.partitions().to_vec(),
+        });
+        driver.take_up(records.len()).await?;
+        for event in early {
+            // The only error is a defect of this crate, and shows again as soon as units run.
+            let _ = driver.worker_event(event);
+        }
+        Ok(driver)
+    }
+
+    /// Gives the scheduler and the backend the trials of earlier runs.
+    async fn take_up(&mut self, records: usize) -> Result<(), ExperimentError> {
+        if records == 0 {
+            return Ok(());
+        }
+        let trials = self.ledger.trials.values().map(|trial| trial.record.clone()).collect();
+        let warnings = self.summary.warnings.clone();
+        self.tell(Event::ExperimentResumed { trials, warnings });
+        let unfinished: Vec<TrialId> = self
+            .ledger
+            .trials
+            .iter()
+            .filter(|(_, trial)| !trial.record.status.is_final())
+            .map(|(&id, _)| id)
+            .collect();
+        for id in unfinished {
+            self.take_up_trial(id).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_up_trial(&mut self, id: TrialId) -> Result<(), ExperimentError> {
+        let trial = &self.ledger.trials[&id];
+        let mut spec = TrialSpec::new(id, trial.epochs, trial.record.seed);
+        spec.cost_per_row = self.experiment.model.cost_per_row(&trial.record.config);
+        let epochs = trial.record.history.iter().map(|epoch| epoch.visit_order.clone()).collect();
+        spec.completed = Some(TrialProgress { epochs, ..TrialProgress::default() });
+        let waits = trial.record.status == TrialStatus::Paused
+            || trial.has_outcome()
+            || trial.takeover.is_some();
+        let version = trial.version;
+        let newest = trial.checkpoints.iter().find(|checkpoint| checkpoint.version == version);
+        let archive = self.durable.archive();
+        let state = match (version, newest, archive) {
+            (0, ..) => None,
+            (_, Some(newest), Some(archive)) => Some(archive.read(id, newest).await),
+            // A record of an epoch always has its checkpoint, so the store was tampered with.
+            _ => Some(Err(StoreError::Closed)),
+        };
+        let takes_over = trial.takeover.is_some();
+        self.scheduler.add_trial(&spec)?;
+        if waits {
+            self.scheduler.pause(id)?;
+        }
+        match state {
+            None => {}
+            Some(Ok(state)) => {
+                if let Some(trial) = self.ledger.trials.get_mut(&id) {
+                    trial.current.state_bytes = state.bytes() as u64;
+                }
+                self.backend.install(id, version, state).await?;
+            }
+            Some(Err(error @ StoreError::DamagedCheckpoint { .. })) => {
+                // The others are none the worse for it.
+                self.scheduler.stop(id)?;
+                self.ledger.fail(id, chain(&error));
+                return Ok(());
+            }
+            Some(Err(error)) => return Err(error.into()),
+        }
+        if takes_over {
+            self.take_over(id);
+        }
+        Ok(())
+    }
+}
+
+/// A ledger without records.
+fn ledger(setup: &Setup, search: Box<dyn Search>) -> Ledger {
+    let order = match setup.policy {
+        Policy::Seeded => Order::Fixed,
+        _ => Order::Arrival,
+    };
+    let objective = setup.objective.clone();
+    Ledger::new(search, objective, setup.epochs, setup.seed, order, setup.kept_models)
+}
+
+/// Opens the store, if there is one, and gives what was recorded there.
+async fn opened(
+    setup: &Setup,
+    search: &dyn Search,
+    open: Option<Open>,
+    summary: &mut Summary,
+) -> Result<(Durable, Vec<Record>), ExperimentError> {
+    let Some(open) = open else { return Ok((Durable::default(), Vec::new())) };
+    let specification = Specification {
+        format: FORMAT,
+        name: setup.name.clone(),
+        seed: setup.seed,
+        objective: setup.objective.clone(),
+        epochs: setup.epochs,
+        policy: setup.policy.clone(),
+        concurrent_trials: setup.concurrency,
+        search: SearchDigest::of(search),
+        tensors: setup.dataset.tensors().to_vec(),
+        partitions: PartitionDigest::all(&*setup.dataset),
+        code: CodeVersion::of(&setup.code_version, &*setup.model),
+    };
+    let mut opened = open(specification).await?;
+    for warning in std::mem::take(&mut opened.warnings) {
+        tracing::warn!("{warning}");
+        summary.warnings.push(warning);
+    }
+    let records = std::mem::take(&mut opened.records);
+    Ok((Durable::new(opened, records.len() as u64), records))
+}
+
+/// Starts the backend and shows observers how it loads the data. Also gives what workers said of
+/// other things meanwhile.
+async fn load(
+    setup: &mut Setup,
+    backend: &dyn Backend,
+    worker_events: &mut BoxStream<'static, WorkerEvent>,
+    begun: Instant,
+    summary: &mut Summary,
+) -> Result<(Vec<WorkerInfo>, Vec<WorkerEvent>), ExperimentError> {
+    let job = Job { dataset: Arc::clone(&setup.dataset), builder: Arc::clone(&setup.model) };
+    let mut early = Vec::new();
+    let mut starting = backend.start(job);
+    loop {
+        let next = poll_fn(|context| {
+            if let Poll::Ready(Some(event)) = worker_events.poll_next_unpin(context) {
+                return Poll::Ready(Ok(event));
+            }
+            starting.poll_unpin(context).map(Err)
+        });
+        match next.await {
+            Ok(WorkerEvent::PartitionLoaded { worker, partition, rows, bytes, took }) => {
+                let event = Event::PartitionLoaded { worker, partition, rows, bytes, took };
+                tell(&mut setup.observers, begun.elapsed(), &event, summary);
+            }
+            Ok(event) => early.push(event),
+            Err(workers) => return Ok((workers?, early)),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Workers: they come, go, and say how far they are.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+
+use super::{Driver, Happening, chain};
+use crate::backend::{BackendError, WorkerEvent, WorkerInfo};
+use crate::experiment::Interruption;
+use crate::id::{PartitionId, WorkerId};
+use crate::observe::Event;
+use crate::schedule::WorkerSpec;
+
+/// A unit that so many workers were lost with is taken for the cause: its trial is given up.
+const LOSSES: u32 = 3;
+
+/// Where the event loop stands when nothing runs.
+pub(super) enum Standstill {
+    /// Everything is done.
+    End,
+    /// Units wait for workers that the backend may yet give.
+    Wait,
+}
+
+impl Driver {
+    /// Nothing runs: that is right if everything has ended, was told to, or waits for workers.
+    pub(super) fn standstill(&mut self) -> Result<Standstill, Interruption> {
+        if self.stopping {
+            return Ok(Standstill::End);
+        }
+        let stalls = self.scheduler.stalled();
+        if !stalls.is_empty() {
+            let partitions: Vec<PartitionId> = stalls.iter().map(|stall| stall.partition).collect();
+            let backend = Arc::clone(&self.backend);
+            let awaiting =
+                async move { Happening::HoldersAwaited(backend.await_holders(&partitions).await) };
+            self.awaiting_holders = Some(awaiting.boxed());
+            return Ok(Standstill::Wait);
+        }
+        if self.ledger.exhausted || self.ledger.asking {
+            Ok(Standstill::End)
+        } else {
+            Err(Interruption::SearchWaits)
+        }
+    }
+
+    /// The backend has given the workers that units waited for, or cannot.
+    pub(super) fn holders_awaited(
+        &mut self,
+        awaited: Result<(), BackendError>,
+    ) -> Result<(), Interruption> {
+        self.awaiting_holders = None;
+        let stalls = self.scheduler.stalled();
+        match awaited {
+            Err(error) if !stalls.is_empty() => {
+                Err(Interruption::Stalled { stalls, reason: chain(&error) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn worker_event(&mut self, event: WorkerEvent) -> Result<(), Interruption> {
+        match event {
+            WorkerEvent::Joined(worker) => {
+                self.workers.insert(worker.id, worker.slots);
+                self.summary.slots = self.summary.slots.max(self.workers.values().sum());
+                self.scheduler.worker_joined(&worker_spec(&worker))?;
+                self.tell(Event::WorkerJoined { worker });
+            }
+            WorkerEvent::Lost { worker, reason } => self.worker_lost(worker, &reason)?,
+            WorkerEvent::Draining { worker } => {
+                self.scheduler.drain(worker);
+                self.tell(Event::WorkerDraining { worker });
+            }
+            WorkerEvent::PartitionLoaded { worker, partition, rows, bytes, took } => {
+                self.tell(Event::PartitionLoaded { worker, partition, rows, bytes, took });
+            }
+            WorkerEvent::UnitRepeated { worker, unit } => {
+                self.summary.repeated_units += 1;
+                self.tell(Event::UnitRepeated { unit, worker });
+            }
+            WorkerEvent::Progress { worker, unit, rows } => {
+                self.tell(Event::UnitProgress { unit, worker, rows });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn worker_lost(
+        &mut self,
+        worker: WorkerId,
+        reason: &str,
+    ) -> Result<(), Interruption> {
+        if self.workers.remove(&worker).is_none() {
+            return Ok(()); // It was said already.
+        }
+        let units = self.scheduler.worker_lost(worker);
+        self.running.retain(|(_, on), _| *on != worker);
+        self.summary.lost_workers += 1;
+        self.tell(Event::WorkerLost { worker, reason: reason.to_owned(), units: units.clone() });
+        for unit in units {
+            let losses = self.losses.entry(unit).or_default();
+            *losses += 1;
+            if *losses >= LOSSES {
+                let losses = *losses;
+                self.fail_trial(unit.trial, format!(
+                    "{unit}: {losses} workers were lost while they ran it, {worker} last: {reason}; \
+                     perhaps it takes more memory than they have"
+                ))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn worker_spec(worker: &WorkerInfo) -> WorkerSpec {
+    WorkerSpec { id: worker.id, slots: worker.slots, partitions: worker.partitions.clone() }
+}
