@@ -89,7 +89,7 @@ fn search(
     folder: &Path,
 ) -> Result<ExperimentResult, Box<dyn Error>> {
     let space = Space::builder()
-        .choice("hidden", [vec![256], vec![256, 128], vec![512, 256]])
+        .choice("hidden", [vec![256], vec![512, 256], vec![512, 512]])
         .choice("batch_size", [8, 16])
         .choice("optimizer", ["sgd", "adamw"])
         .loguniform("learning_rate", 3e-4, 1e-1)

@@ -2,7 +2,7 @@
 //!
 //! An operator is one row in the table of its family's file. Its shape rule infers output types
 //! from fixed input types; its gradient rule writes the gradients of its inputs as nodes. The
-//! rules take `x`, `y` and `dy` from a [`Site`]: the inputs, the outputs and the gradients of the
+//! rules take `x`, `y` and `dy` from a `Site`: the inputs, the outputs and the gradients of the
 //! loss by the outputs. They may write more than is needed: nodes without use are dropped.
 //!
 //! Sources: the operators' definitions are those of the ONNX project (`Operators.md`, version 21;
