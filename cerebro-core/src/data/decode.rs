@@ -41,7 +41,10 @@ impl Source<'_> {
 }
 
 /// Rows that are decoded at a time: a block of 100 columns stays in a second-level cache.
-const BLOCK_ROWS: usize = 1024;
+///
+/// Not a power of two, or the columns of a block would begin 4 KiB apart and contend for the same
+/// places of the first-level cache while they are transposed.
+const BLOCK_ROWS: usize = 1000;
 
 /// Scalar columns that are written to the matrix at a time: as many `f32` as a cache line holds.
 const GROUP_COLUMNS: usize = 16;
