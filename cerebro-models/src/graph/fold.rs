@@ -148,7 +148,6 @@ fn compute(op: &str, call: &Call<'_>, inputs: &[Option<Array>], output: &Type) -
         "Slice" => slice(call, x, dims),
         "Range" => range(x, input(2)?, output.elements()),
         "ConstantOfShape" => constant_of_shape(call, dims),
-        "Tile" => None,
         "Where" => {
             let condition = x.ints()?.broadcast(dims)?.to_owned();
             select(&condition, input(1)?, input(2)?, dims)
@@ -211,18 +210,19 @@ fn slice(call: &Call<'_>, x: &Array, dims: &[usize]) -> Option<Array> {
         None => (0..starts.len()).collect(),
     };
     let steps = if call.input(4).is_some() { call.ints(4).ok()? } else { vec![1; starts.len()] };
-    if steps.iter().any(|&step| step <= 0) {
-        return None;
-    }
     moved!(x, |view| {
         let mut view = view;
         for (index, &axis) in axes.iter().enumerate() {
-            let size = view.len_of(Axis(axis)) as i64;
-            let clamp =
-                |at: i64| (if at < 0 { at.saturating_add(size) } else { at }).clamp(0, size);
-            let (start, end) = (clamp(starts[index]), clamp(ends[index]));
-            let range =
-                Slice::new(start as isize, Some(end.max(start) as isize), steps[index] as isize);
+            let (size, step) = (view.len_of(Axis(axis)) as i64, *steps.get(index)?);
+            let from_front = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
+            let (start, end) = (from_front(*starts.get(index)?), from_front(*ends.get(index)?));
+            // `ndarray` takes a range and, for a negative step, walks it from its end.
+            let (first, past) = match step {
+                0 => return None,
+                1.. => (start.clamp(0, size), end.clamp(0, size)),
+                _ => (end.clamp(-1, size - 1) + 1, start.clamp(-1, size - 1) + 1),
+            };
+            let range = Slice::new(first as isize, Some(past.max(first) as isize), step as isize);
             view.slice_axis_inplace(Axis(axis), range);
         }
         Some(view.to_owned())

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cerebro_models::loss::Loss;
+use cerebro_models::onnx::Model;
 use cerebro_models::optim::{Decay, Optimizer, Update};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -23,7 +24,7 @@ pub struct Case {
     class_axis: Option<i64>,
     huber_delta: Option<f64>,
     pub(super) trainable: Vec<String>,
-    pub(super) tied: BTreeMap<String, String>,
+    tied: BTreeMap<String, String>,
     alt_models: Vec<AltModel>,
     pub(super) eval_loss_before: f64,
     pub(super) grad_l2_step0: BTreeMap<String, f64>,
@@ -45,13 +46,6 @@ pub(super) struct File {
     pub(super) name: String,
     /// The names of parameters in this file, where they differ.
     renamed: BTreeMap<String, String>,
-}
-
-impl File {
-    /// What the file calls the parameter `name`.
-    pub(super) fn parameter<'a>(&'a self, name: &'a str) -> &'a str {
-        self.renamed.get(name).map_or(name, String::as_str)
-    }
 }
 
 /// One training run.
@@ -131,6 +125,20 @@ impl Case {
         let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         let case = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(Self { folder: folder.to_owned(), ..case })
+    }
+
+    /// What `file`, which holds `model`, calls the parameter or statistic `name`. Of a parameter
+    /// with several names in PyTorch, an exporter keeps any one.
+    pub(super) fn name_in<'a>(&'a self, file: &'a File, model: &Model, name: &'a str) -> &'a str {
+        let main = self.tied.get(name).map_or(name, String::as_str);
+        let others =
+            self.tied.iter().filter(|(_, of)| *of == main).map(|(other, _)| other.as_str());
+        let renamed =
+            |name: &'a str| -> &'a str { file.renamed.get(name).map_or(name, String::as_str) };
+        let mut known = [name, main].into_iter().chain(others).map(renamed);
+        known
+            .find(|name| model.graph.initializers.contains_key(*name))
+            .unwrap_or_else(|| renamed(name))
     }
 
     /// The exports of the network.

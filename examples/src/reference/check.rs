@@ -97,10 +97,11 @@ fn check_run(case: &Case, file: &File, run: &Run) -> Result<BTreeMap<&'static st
     let optimizer = run.optimizer()?;
     let mut spec = TrainingSpec::new(case.loss()?, optimizer.kind());
     spec.output = Some(case.output.clone());
-    spec.parameters = Selection::Named(
-        case.trainable.iter().map(|name| file.parameter(name).to_owned()).collect(),
-    );
-    let blueprint = Blueprint::new(Model::from_file(case.folder.join(&file.name))?, spec)?;
+    let model = Model::from_file(case.folder.join(&file.name))?;
+    let own_name = |name| case.name_in(file, &model, name);
+    spec.parameters =
+        Selection::Named(case.trainable.iter().map(|name| own_name(name).to_owned()).collect());
+    let blueprint = Blueprint::new(model.clone(), spec)?;
 
     let names: Vec<&str> =
         case.inputs.iter().map(String::as_str).chain(std::iter::once("y")).collect();
@@ -130,7 +131,7 @@ fn check_run(case: &Case, file: &File, run: &Run) -> Result<BTreeMap<&'static st
     let all = case.grad_l2_step0.values().map(|norm| norm * norm).sum::<f64>().sqrt();
     let mut check = Check::new(tolerance);
     for (name, expected) in &case.grad_l2_step0 {
-        let found = gradients.get(&gradient_name(file.parameter(name)));
+        let found = gradients.get(&gradient_name(own_name(name)));
         let found = found.ok_or_else(|| format!("there is no gradient of `{name}`"))?;
         check.compare(name, norm(found), *expected, slack * all);
     }
@@ -163,8 +164,7 @@ fn check_run(case: &Case, file: &File, run: &Run) -> Result<BTreeMap<&'static st
     {
         let mut check = Check::new(NORM_TOLERANCE);
         for (name, expected) in norms.iter().filter(|(name, _)| run.is_reproducible(name)) {
-            let own = case.tied.get(name).unwrap_or(name);
-            match variables.get(file.parameter(own)) {
+            match variables.get(own_name(name)) {
                 Some(Data::F32(_, values)) => check.compare(name, norm(values), *expected, 0.0),
                 _ => return Err(format!("`{name}` is not among the variables").into()),
             }
