@@ -41,6 +41,14 @@ impl Type {
     }
 }
 
+impl Type {
+    /// Whether a tensor of this type could exist: all its sizes together are far from overflowing.
+    pub(crate) fn is_possible(&self) -> bool {
+        let product = |product: usize, &dim: &usize| product.checked_mul(dim.max(1));
+        self.dims.iter().try_fold(1, product).is_some_and(|size| size <= LARGEST)
+    }
+}
+
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", self.data_type, self.dims)
@@ -99,6 +107,10 @@ pub struct Builder {
     one_thread: bool,
     error: Option<String>,
 }
+
+/// No tensor has more elements than this, a thousand times what any machine holds; sums and
+/// products of a few sizes do not overflow then.
+pub(crate) const LARGEST: usize = 1 << 40;
 
 /// Constants of more elements than this are not searched for duplicates.
 const SMALL_CONSTANT: usize = 64;
@@ -229,6 +241,9 @@ impl Builder {
         let operator = operators::find(op).ok_or("the operator is unknown")?;
         let call = Call { graph: self, inputs, attributes: &attributes, outputs };
         let types = operator.infer(&call)?;
+        if let Some(large) = types.iter().find(|output| !output.is_possible()) {
+            return Err(format!("its output would be of the shape {:?}", large.dims));
+        }
         if types.len() < outputs {
             return Err(format!("{outputs} outputs are asked for, and it has {}", types.len()));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::builder::{Builder, Type, Value};
+use super::builder::{Builder, LARGEST, Type, Value};
 use super::values::normalize_axis;
 use crate::onnx::{Attribute, DataType, TensorData};
 
@@ -135,6 +135,14 @@ impl<'a> Call<'a> {
     pub fn ints(&self, index: usize) -> Result<Vec<i64>, String> {
         let constant = self.constant(index)?;
         constant.to_i64s().ok_or_else(|| format!("input {index} should be integers"))
+    }
+
+    /// The sizes in input number `index`, which must be a constant.
+    pub fn sizes(&self, index: usize) -> Result<Vec<usize>, String> {
+        let values = self.ints(index)?;
+        let size = |&value: &i64| usize::try_from(value).ok().filter(|&size| size <= LARGEST);
+        let sizes: Option<Vec<usize>> = values.iter().map(size).collect();
+        sizes.ok_or_else(|| format!("input {index} is {values:?}, and should be sizes"))
     }
 
     /// The axes in input number `index`, made non-negative for a tensor of `rank` axes; `None` if

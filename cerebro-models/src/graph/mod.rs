@@ -11,6 +11,7 @@ mod fold;
 mod values;
 mod vocabulary;
 
+pub(crate) use builder::LARGEST;
 pub use builder::{Builder, Dialect, OPSET, Type, Value};
 pub use call::{Attributes, Call};
 pub(crate) use values::{broadcast, normalize_axis};

@@ -20,6 +20,9 @@ pub(crate) const STRUCTURAL: [&str; 11] = [
     "ConcatFromSequence",
 ];
 
+/// The longest axis that is cut into a sequence.
+const MOST_PARTS: usize = 1 << 16;
+
 impl Importer<'_, '_> {
     /// Resolves `node` if it is one of [`STRUCTURAL`] or an `Identity`.
     pub(super) fn structural(&mut self, node: &Node) -> Result<bool, GraphError> {
@@ -118,6 +121,9 @@ impl Importer<'_, '_> {
         let axis = normalize_axis(attributes.int("axis", 0), dims.len())
             .map_err(|reason| refused(node, reason))?;
         let split = node.inputs.get(1).filter(|name| !name.is_empty());
+        if dims[axis] > MOST_PARTS {
+            return Err(refused(node, format!("{} parts are too many", dims[axis])));
+        }
         let sizes: Vec<i64> = match split {
             None => vec![1; dims[axis]],
             Some(name) => {

@@ -114,7 +114,10 @@ pub struct TensorData {
 impl TensorData {
     /// A tensor over `bytes`; `None` if their number is not that of `dims`.
     pub fn new(data_type: DataType, dims: Vec<usize>, bytes: Bytes) -> Option<Self> {
-        let elements = dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
+        // Sizes of 0 do not hide others that would overflow.
+        let largest =
+            dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim.max(1)))?;
+        let elements = if dims.contains(&0) { 0 } else { largest };
         let expected = elements.checked_mul(data_type.bytes())?;
         (expected == bytes.len()).then_some(Self { data_type, dims, bytes })
     }

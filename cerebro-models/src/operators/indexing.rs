@@ -112,8 +112,9 @@ fn gather_nd_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     let (dims, indices) = (call.dims(0)?, call.dims(1)?);
     let batch = usize::try_from(call.attributes.int("batch_dims", 0)).unwrap_or(0);
     let (&depth, places) = indices.split_last().ok_or("the indices are a scalar")?;
-    let rest =
-        dims.get(batch + depth..).ok_or("the indices have more parts than there are axes")?;
+    let rest = dims
+        .get(batch.saturating_add(depth)..)
+        .ok_or("the indices have more parts than there are axes")?;
     Ok(vec![Type::new(call.data_type(0)?, [places, rest].concat())])
 }
 

@@ -81,8 +81,7 @@ fn constant_of_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
         .attributes
         .tensor("value")
         .map_or(DataType::Float32, crate::onnx::TensorData::data_type);
-    let sizes = call.ints(0)?.into_iter().map(usize::try_from).collect::<Result<Vec<_>, _>>();
-    Ok(vec![Type::new(data_type, sizes.map_err(|_| "a size is negative".to_owned())?)])
+    Ok(vec![Type::new(data_type, call.sizes(0)?)])
 }
 
 fn range_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {

@@ -2,7 +2,7 @@
 
 use super::shapes::same;
 use super::{Gradients, Operator, Site, only};
-use crate::graph::{Attributes, Builder, Call, Type, Value, broadcast, normalize_axis};
+use crate::graph::{Attributes, Builder, Call, LARGEST, Type, Value, broadcast, normalize_axis};
 use crate::onnx::DataType;
 
 pub(super) const OPERATORS: &[Operator] = &[
@@ -41,6 +41,9 @@ fn reshape_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
             }
             size => usize::try_from(size).map_err(|_| format!("shape {wanted:?} is not valid"))?,
         });
+    }
+    if !Type::new(DataType::Bool, dims.as_slice()).is_possible() {
+        return Err(format!("{from:?} cannot be reshaped to {wanted:?}"));
     }
     let (elements, product) = (from.iter().product::<usize>(), dims.iter().product::<usize>());
     if let Some(index) = inferred {
@@ -132,9 +135,7 @@ fn transpose(g: &mut Builder, at: &Site<'_>) -> Gradients {
 }
 
 fn expand_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
-    let sizes = call.ints(1)?.into_iter().map(usize::try_from).collect::<Result<Vec<_>, _>>();
-    let sizes = sizes.map_err(|_| "a size is negative".to_owned())?;
-    Ok(vec![Type::new(call.data_type(0)?, broadcast(call.dims(0)?, &sizes)?)])
+    Ok(vec![Type::new(call.data_type(0)?, broadcast(call.dims(0)?, &call.sizes(1)?)?)])
 }
 
 fn expand(g: &mut Builder, at: &Site<'_>) -> Gradients {
@@ -144,16 +145,21 @@ fn expand(g: &mut Builder, at: &Site<'_>) -> Gradients {
 
 fn repeats(call: &Call<'_>) -> Result<Vec<usize>, String> {
     let rank = call.dims(0)?.len();
-    let repeats = call.ints(1)?.into_iter().map(usize::try_from).collect::<Result<Vec<_>, _>>();
-    repeats
-        .ok()
-        .filter(|repeats| repeats.len() == rank)
-        .ok_or_else(|| format!("the repeats should be {rank} non-negative numbers"))
+    let repeats = call.sizes(1)?;
+    if repeats.len() == rank {
+        Ok(repeats)
+    } else {
+        Err(format!("there are {} repeats for {rank} axes", repeats.len()))
+    }
 }
 
 fn tile_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
-    let dims: Vec<usize> =
-        call.dims(0)?.iter().zip(repeats(call)?).map(|(size, count)| size * count).collect();
+    let dims: Vec<usize> = call
+        .dims(0)?
+        .iter()
+        .zip(repeats(call)?)
+        .map(|(size, count)| size.saturating_mul(count))
+        .collect();
     Ok(vec![Type::new(call.data_type(0)?, dims)])
 }
 
@@ -202,8 +208,7 @@ fn split_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     let dims = call.dims(0)?;
     let axis = call.axis("axis", 0, dims.len())?;
     let sizes: Vec<usize> = if call.input(1).is_some() {
-        let sizes = call.ints(1)?.into_iter().map(usize::try_from).collect::<Result<_, _>>();
-        sizes.map_err(|_| "a size is negative".to_owned())?
+        call.sizes(1)?
     } else {
         // Equal parts, the last one smaller if need be (`num_outputs`).
         let parts = call.outputs.max(1);
@@ -256,6 +261,9 @@ fn cuts(call: &Call<'_>) -> Result<Vec<Cut>, String> {
             let (start, end) = (from_front(starts[index]), from_front(ends[index]));
             let (start, distance) = match step {
                 0 => return Err("a step is 0".to_owned()),
+                _ if step.unsigned_abs() > LARGEST as u64 => {
+                    return Err(format!("a step of {step} is out of all bounds"));
+                }
                 1.. => {
                     let start = start.clamp(0, size);
                     (start, end.clamp(0, size) - start)
@@ -292,7 +300,9 @@ fn slice(g: &mut Builder, at: &Site<'_>) -> Gradients {
         if step < 0 {
             gradient = g.slice(gradient, axis, -1, i64::MIN, -1);
         }
-        gradient = spread(g, gradient, axis, step.unsigned_abs() as usize);
+        if count > 1 {
+            gradient = spread(g, gradient, axis, step.unsigned_abs() as usize);
+        }
         let covered = (count as i64 - 1) * step.abs() + 1;
         let first = if step < 0 { start - (covered - 1) } else { start };
         before[axis] = first;
@@ -327,6 +337,9 @@ fn pads(call: &Call<'_>) -> Result<(Vec<i64>, Vec<i64>), String> {
     };
     if listed.len() != 2 * axes.len() {
         return Err(format!("{} pads are given for {} axes", listed.len(), axes.len()));
+    }
+    if listed.iter().any(|pad| pad.unsigned_abs() > LARGEST as u64) {
+        return Err(format!("pads of {listed:?} are out of all bounds"));
     }
     let (mut before, mut after) = (vec![0; rank], vec![0; rank]);
     for (index, &axis) in axes.iter().enumerate() {
@@ -439,9 +452,15 @@ impl Copied {
     }
 }
 
+/// The size of a block; 0, which fits nothing, if it is out of bounds.
+fn block_size(call: &Call<'_>) -> usize {
+    let size = usize::try_from(call.attributes.int("blocksize", 0));
+    size.ok().filter(|&size| size < 1 << 16).unwrap_or(0)
+}
+
 fn depth_to_space_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     let dims = call.dims(0)?;
-    let block = usize::try_from(call.attributes.int("blocksize", 0)).unwrap_or(0);
+    let block = block_size(call);
     match *dims {
         [n, c, h, w] if block > 0 && c % (block * block) == 0 => {
             Ok(vec![Type::new(call.data_type(0)?, [n, c / (block * block), h * block, w * block])])
@@ -452,7 +471,7 @@ fn depth_to_space_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
 
 fn space_to_depth_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     let dims = call.dims(0)?;
-    let block = usize::try_from(call.attributes.int("blocksize", 0)).unwrap_or(0);
+    let block = block_size(call);
     match *dims {
         [n, c, h, w] if block > 0 && h % block == 0 && w % block == 0 => {
             Ok(vec![Type::new(call.data_type(0)?, [n, c * block * block, h / block, w / block])])

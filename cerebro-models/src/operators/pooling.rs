@@ -6,6 +6,9 @@ use crate::autodiff::{Forward, Mode};
 use crate::graph::{Attributes, Builder, Call, Type, Value};
 use crate::onnx::{DataType, TensorData};
 
+/// The most elements of a constant that a rule makes.
+const LARGEST_TABLE: usize = 1 << 26;
+
 pub(super) const OPERATORS: &[Operator] = &[
     Operator::lowered("MaxPool", pool_shape, max_pool_forward, max_pool),
     Operator::rule("AveragePool", pool_shape, average_pool),
@@ -88,6 +91,9 @@ fn average_pool(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let (window, include_pads) = (window(&call)?, at.attributes.flag("count_include_pad"));
     let dims = g.dims(at.x(0)).to_vec();
     let (input, output) = (spatial(&dims)?.to_vec(), spatial(g.dims(at.dy()))?.to_vec());
+    if output.iter().product::<usize>() > LARGEST_TABLE {
+        return Err(format!("{output:?} windows are too many"));
+    }
     let shares = shares(&window, &input, &output, include_pads);
     let shares = TensorData::from_f64(g.data_type(at.dy()), &output, &shares);
     let shares = g.constant(shares);
@@ -181,6 +187,9 @@ fn global_average_pool(g: &mut Builder, at: &Site<'_>) -> Gradients {
 fn global_max_pool(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let dims = g.dims(at.x(0)).to_vec();
     let area: usize = dims[2..].iter().product();
+    if area > LARGEST_TABLE {
+        return Err(format!("{area} elements are too many"));
+    }
     let flat = [dims[0], dims[1], area];
     let x = g.reshape(at.x(0), &flat);
     let place = g.op("ArgMax", &[x], Builder::along(2).with("keepdims", 1));

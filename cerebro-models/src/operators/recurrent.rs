@@ -15,6 +15,9 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::unrolled("RNN", recurrent_shape, |forward, node| unroll(forward, node, "RNN")),
 ];
 
+/// The longest sequence that is unrolled.
+const MOST_STEPS: usize = 10_000;
+
 /// Hidden states of all steps, the last one, and for LSTM the last cell state.
 fn recurrent_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     let &[steps, batch, _] = call.dims(0)? else {
@@ -51,6 +54,9 @@ fn unroll(forward: &mut Forward<'_>, node: &Node<'_>, op: &str) -> Result<Vec<Va
     let &[steps, directions, batch, hidden] = types[0].dims.as_slice() else {
         return Err("its output has no four axes".to_owned());
     };
+    if steps == 0 || steps > MOST_STEPS {
+        return Err(format!("{steps} steps cannot be unrolled; from 1 to {MOST_STEPS} can"));
+    }
     check_settings(forward, node, steps)?;
     let direction = node.attributes.text("direction", "forward").to_owned();
     let mut outputs: Vec<Vec<Value>> = Vec::new();

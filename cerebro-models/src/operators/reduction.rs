@@ -77,6 +77,9 @@ fn extremum(g: &mut Builder, at: &Site<'_>) -> Gradients {
     only(g.mul(mask, share))
 }
 
+/// The most factors of a product that is differentiated.
+const MOST_FACTORS: usize = 4096;
+
 /// `dy` times the product of the other elements, which is found without division, so that it holds
 /// where elements are 0: the reduced axes become one of size `n`; row `i` of an `n x n` square has
 /// the elements with a 1 in place of element `i`.
@@ -87,6 +90,9 @@ fn product(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let order: Vec<usize> = kept.iter().chain(&axes).copied().collect();
     let outer: usize = kept.iter().map(|&axis| dims[axis]).product();
     let inner: usize = axes.iter().map(|&axis| dims[axis]).product();
+    if inner > MOST_FACTORS {
+        return Err(format!("a product of {inner} factors has too many parts"));
+    }
     let moved = g.transpose(at.x(0), &order);
     let rows = g.reshape(moved, &[outer, 1, inner]);
     let diagonal: Vec<f64> =

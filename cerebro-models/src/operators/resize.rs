@@ -6,6 +6,9 @@ use crate::onnx::TensorData;
 
 pub(super) const OPERATORS: &[Operator] = &[Operator::rule("Resize", resize_shape, resize)];
 
+/// The most elements of the matrix of an axis.
+const LARGEST_MAP: usize = 1 << 26;
+
 /// How one axis is resized.
 #[derive(Clone, Copy, Debug)]
 struct Resized {
@@ -127,6 +130,9 @@ fn weights(call: &Call<'_>, resized: Resized) -> Result<Vec<f64>, String> {
     let Resized { input, output, .. } = resized;
     if call.attributes.flag("antialias") {
         return Err("antialiasing has no gradient yet".to_owned());
+    }
+    if output * input > LARGEST_MAP {
+        return Err(format!("a map from {input} to {output} elements is too large"));
     }
     let mut matrix = vec![0.0; output * input];
     for to in 0..output {

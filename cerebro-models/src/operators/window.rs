@@ -114,7 +114,7 @@ pub(super) fn sizes(
 ) -> Result<Vec<usize>, String> {
     let Some(values) = call.attributes.ints(name) else { return Ok(vec![default; count]) };
     let sizes: Option<Vec<usize>> =
-        values.iter().map(|&value| usize::try_from(value).ok()).collect();
+        values.iter().map(|&value| usize::try_from(value).ok().filter(|&v| v < 1 << 20)).collect();
     sizes
         .filter(|sizes| sizes.len() == count)
         .ok_or_else(|| format!("`{name}` is {values:?}, and should be {count} sizes"))

@@ -545,6 +545,7 @@ fn data_input(info: &ValueInfo, shapes: &InputShapes) -> Result<(DataInput, Data
                 _ => true,
             })
     });
+    let fits = fits && Type::new(DataType::Bool, dims.as_slice()).is_possible();
     if !fits || dims.first().is_some_and(|&rows| rows != shapes.rows) {
         return Err(GraphError::InputShape { name: info.name.clone(), declared, given: dims });
     }

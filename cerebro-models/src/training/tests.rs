@@ -1,6 +1,7 @@
 //! Training graphs drawn from small models: updates, imports of older files, and refusals.
 
 mod errors;
+mod hostile;
 mod imports;
 mod metrics;
 mod updates;
