@@ -89,7 +89,9 @@ fn divergence_and_hinge() {
     let mut target = TRUTH.map(|y| f64::exp(1.7 * y - 0.4));
     for row in target.chunks_mut(3) {
         let sum: f64 = row.iter().sum();
-        row.iter_mut().for_each(|value| *value /= sum);
+        for value in row {
+            *value /= sum;
+        }
     }
     check(&Loss::KullbackLeibler, &target, -1.182_382_702_266_207, [-0.11453790586, -0.02092418828, -0.11453790586, -0.033449526321, -0.033449526321, -0.183100947358, -0.11453790586, -0.11453790586, -0.02092418828, -0.02092418828, -0.11453790586, -0.11453790586]);
     let signs = TRUTH.map(|y| 2.0 * y - 1.0);

@@ -77,10 +77,10 @@ fn step(optimizer: &Optimizer, t: i32, state: &mut Simulated, gradient: &[f64]) 
 }
 
 /// Trains the linear layer for four steps, in a graph and on the host, and compares.
-fn check(optimizer: &Optimizer, groups: Vec<ParameterGroup>) {
+fn check(optimizer: &Optimizer, groups: &[ParameterGroup]) {
     let mut spec = spec();
     spec.optimizer = optimizer.kind();
-    spec.groups.clone_from(&groups);
+    spec.groups = groups.to_vec();
     let blueprint = Blueprint::new(linear(), spec).unwrap();
     let shapes = InputShapes::rows(4);
     let step_graph = blueprint.step(&shapes).unwrap();
@@ -167,15 +167,15 @@ fn every_optimizer_follows_its_formula() {
         Optimizer::lamb(0.05),
         Optimizer::lion(0.01),
     ] {
-        check(&optimizer, Vec::new());
-        check(&optimizer.clone().weight_decay(0.1), Vec::new());
+        check(&optimizer, &[]);
+        check(&optimizer.clone().weight_decay(0.1), &[]);
     }
 }
 
 #[test]
 fn gradients_are_clipped_together_by_norm_and_alone_by_value() {
     for clipping in [Clipping::Norm(0.5), Clipping::Norm(1e6), Clipping::Value(0.3)] {
-        check(&Optimizer::sgd(0.1).momentum(0.9).clipping(clipping), Vec::new());
+        check(&Optimizer::sgd(0.1).momentum(0.9).clipping(clipping), &[]);
     }
 }
 
@@ -183,8 +183,8 @@ fn gradients_are_clipped_together_by_norm_and_alone_by_value() {
 fn groups_have_learning_rates_and_decays_of_their_own() {
     let groups =
         vec![ParameterGroup { pattern: "bias".to_owned(), learning_rate: 0.5, weight_decay: 0.0 }];
-    check(&Optimizer::sgd(0.1).momentum(0.9).weight_decay(0.1), groups.clone());
-    check(&Optimizer::adamw(0.05).weight_decay(0.2), groups);
+    check(&Optimizer::sgd(0.1).momentum(0.9).weight_decay(0.1), &groups);
+    check(&Optimizer::adamw(0.05).weight_decay(0.2), &groups);
 }
 
 #[test]
