@@ -18,7 +18,6 @@ use cerebro_core::data::{
 };
 use cerebro_core::experiment::{Experiment, ExperimentResult};
 use cerebro_core::observe::{HtmlReport, JsonLines, Leaderboard, Outcome, Progress, TrialLogs};
-use cerebro_core::schedule::Policy;
 use cerebro_core::search::Random;
 use cerebro_core::{Config, Objective, Seed, Space, Split};
 use cerebro_models::loss::Loss;
@@ -103,8 +102,7 @@ fn search(
         .objective(Objective::maximize("accuracy"))
         .epochs(EPOCHS)
         .seed(SEED)
-        // Each trial's visit order comes from its seed: another run gives the same bits.
-        .policy(Policy::Seeded)
+        .concurrent_trials(TRIALS as usize)
         .observer(Progress::new())
         .observer(JsonLines::create(folder.join("events.jsonl"))?)
         .observer(TrialLogs::create(folder.join("logs"))?)
