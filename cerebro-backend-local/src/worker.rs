@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use cerebro_core::backend::{Job, UnitError, UnitOrder, UnitReport, WorkerEvent};
@@ -15,6 +15,10 @@ use crate::states::States;
 
 /// How often a running unit says how far it is: often enough for a person to see it move.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a worker stays awake for its next unit. That mostly comes within microseconds of the last
+/// one's report, and a thread that went to sleep takes longer than that to wake.
+const AWAKE: Duration = Duration::from_micros(200);
 
 /// What a worker is asked to do.
 pub(crate) enum Request {
@@ -37,7 +41,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// Serves requests until the backend drops its end.
     pub(crate) fn serve(self, requests: &Receiver<Request>) {
-        while let Ok(request) = requests.recv() {
+        while let Some(request) = next(requests) {
             match request {
                 // The receiving ends may be gone when the driver gave up; then nobody asks.
                 Request::Load { partitions, done } => {
@@ -121,6 +125,20 @@ impl Worker {
         // Nobody listens any more once the driver is gone.
         let _ = self.events.unbounded_send(event);
     }
+}
+
+/// The next request; none when the backend has dropped its end.
+fn next(requests: &Receiver<Request>) -> Option<Request> {
+    let reported = Instant::now();
+    while reported.elapsed() < AWAKE {
+        match requests.try_recv() {
+            Ok(request) => return Some(request),
+            // The driver, which is to decide on the next unit, may need this core.
+            Err(TryRecvError::Empty) => std::thread::yield_now(),
+            Err(TryRecvError::Disconnected) => return None,
+        }
+    }
+    requests.recv().ok()
 }
 
 /// Counts a unit's rows and says so from time to time.

@@ -102,7 +102,7 @@ fn search(
         .objective(Objective::maximize("accuracy"))
         .epochs(EPOCHS)
         .seed(SEED)
-        .concurrent_trials(TRIALS as usize)
+        .keep_models(1)
         .observer(Progress::new())
         .observer(JsonLines::create(folder.join("events.jsonl"))?)
         .observer(TrialLogs::create(folder.join("logs"))?)

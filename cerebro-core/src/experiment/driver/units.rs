@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::{FutureExt, future};
 
 use super::{Driver, Happening, Running, chain};
 use crate::backend::{UnitError, UnitOrder, UnitReport};
@@ -45,7 +45,11 @@ impl Driver {
             self.running.insert((unit, worker), Running { started, cancellation });
             let backend = Arc::clone(&self.backend);
             let run = async move { Happening::UnitEnded(unit, worker, backend.run(order).await) };
-            self.pending.push(run.boxed());
+            let mut run = run.boxed();
+            // Futures do nothing until they are polled: now the order leaves, before anything else
+            // is seen to.
+            let ended = (&mut run).now_or_never();
+            self.pending.push(ended.map_or(run, |ended| future::ready(ended).boxed()));
         }
     }
 
