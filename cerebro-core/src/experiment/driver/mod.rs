@@ -143,15 +143,14 @@ impl Driver {
             if let Poll::Ready(Some(event)) = self.worker_events.poll_next_unpin(context) {
                 return Poll::Ready(Happening::Worker(event));
             }
-            if let Some(awaiting) = &mut self.awaiting_holders
-                && let Poll::Ready(happening) = awaiting.poll_unpin(context)
-            {
+            if let Poll::Ready(Some(happening)) = self.pending.poll_next_unpin(context) {
                 return Poll::Ready(happening);
             }
-            match self.pending.poll_next_unpin(context) {
-                Poll::Ready(Some(happening)) => Poll::Ready(happening),
-                // Empty or not ready: whatever comes next wakes this task.
-                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            // Last: a worker must not come back before it is known to be lost.
+            match &mut self.awaiting_holders {
+                Some(awaiting) => awaiting.poll_unpin(context),
+                // Whatever comes next wakes this task.
+                None => Poll::Pending,
             }
         })
         .await
