@@ -163,6 +163,7 @@ pub mod schedule;
 pub mod search;
 mod seconds;
 mod seed;
+pub mod simulate;
 pub mod space;
 mod state;
 pub mod store;

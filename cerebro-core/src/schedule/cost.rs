@@ -2,8 +2,8 @@
 //!
 //! A unit of trial t on partition p and worker w is taken to cost `rate(t) * rows(p) * slowness(w)`.
 //! Rates are measured means in seconds per row. Before a trial was measured, its rate is its first
-//! guess times the ratio of measured rates to guesses that the other trials show, or else the mean
-//! rate of the others.
+//! guess times the ratio of measured rates to guesses that the other trials show, or else the highest
+//! rate of the others: what may be long had better be measured early.
 
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ struct Mean {
 }
 
 impl Mean {
+    /// Taken for 1 until shown otherwise.
+    const ONE: Self = Self { value: 1.0, samples: 1 };
+
     fn add(&mut self, sample: f64) {
         // The first samples are averaged plainly, so that the first one alone has no great weight.
         let weight = (1.0 / f64::from(self.samples + 1)).max(1.0 - MEMORY);
@@ -50,8 +53,8 @@ pub(super) struct Costs {
     slowness: Vec<Mean>,
     /// Measured training rate over guess, over the trials that have both.
     guess_scale: Mean,
-    /// Training rates, over all trials.
-    rate: Mean,
+    /// The highest training rate of all trials.
+    highest: f64,
     /// Validation rate over training rate, over all trials.
     validation_ratio: Mean,
 }
@@ -63,7 +66,22 @@ impl Costs {
     }
 
     pub(super) fn add_worker(&mut self) {
-        self.slowness.push(Mean::default());
+        self.slowness.push(Mean::ONE);
+    }
+
+    /// Whether the trial itself was measured.
+    pub(super) fn is_measured(&self, trial: usize) -> bool {
+        self.trials[trial].training.samples > 0
+    }
+
+    /// What the rates of trials that were not measured rest on: the scale of guesses, and the
+    /// highest rate of those that were.
+    pub(super) fn scales(&self) -> (f64, f64) {
+        (self.guess_scale.get().unwrap_or(1.0), self.highest_or_one())
+    }
+
+    fn highest_or_one(&self) -> f64 {
+        if self.highest > 0.0 { self.highest } else { 1.0 }
     }
 
     /// Seconds per row of a trial on a worker of usual speed.
@@ -72,7 +90,7 @@ impl Costs {
         let training = || {
             let scaled = |guess: f64| guess * self.guess_scale.get().unwrap_or(1.0);
             let measured = cost.training.get().or_else(|| cost.guess.map(scaled));
-            measured.or_else(|| self.rate.get()).unwrap_or(1.0)
+            measured.unwrap_or_else(|| self.highest_or_one())
         };
         match split {
             Split::Train => training(),
@@ -84,7 +102,7 @@ impl Costs {
 
     /// How much slower than usual a worker is: 2 if its units take twice as long.
     pub(super) fn slowness(&self, worker: usize) -> f64 {
-        self.slowness[worker].get().unwrap_or(1.0)
+        self.slowness[worker].value
     }
 
     /// Takes in that a unit of `rows` rows took `cost`.
@@ -110,7 +128,7 @@ impl Costs {
         match split {
             Split::Train => {
                 learned.training.add(normal);
-                self.rate.add(normal);
+                self.highest = self.highest.max(normal);
                 if let (0, Some(guess)) = (before.training.samples, before.guess) {
                     self.guess_scale.add(normal / guess);
                 }

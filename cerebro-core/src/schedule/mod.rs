@@ -24,16 +24,20 @@
 //! # Ok::<(), cerebro_core::schedule::ScheduleError>(())
 //! ```
 
-mod bits;
+mod board;
+mod bound;
 mod cost;
+mod dispatch;
 mod error;
+mod layout;
+mod lookahead;
 mod order;
 mod policy;
 mod report;
 mod scheduler;
 mod spec;
-mod trial;
 
+pub use bound::Bound;
 pub use error::ScheduleError;
 pub use order::VisitOrders;
 pub use policy::Policy;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{PartitionId, TrialId};
+use crate::seed::Seed;
 
 /// The visit orders of a run: for each trial, epoch by epoch, the partitions in the order of their
 /// training units. All that [`Policy::Replay`](super::Policy::Replay) needs.
@@ -31,20 +32,26 @@ impl OrderLog {
         Self { bytes_per_visit, visits_per_epoch: training_partitions, visits: Vec::new() }
     }
 
-    pub(super) fn push(&mut self, partition: usize) {
-        let bytes = (partition as u32).to_le_bytes();
-        self.visits.extend_from_slice(&bytes[..self.bytes_per_visit]);
+    pub(super) fn push(&mut self, partition: u32) {
+        self.visits.extend_from_slice(&partition.to_le_bytes()[..self.bytes_per_visit]);
     }
 
     /// The dense partition numbers, epoch by epoch; the last epoch may be under way.
-    pub(super) fn epochs(&self) -> impl Iterator<Item = Vec<usize>> + '_ {
-        self.visits.chunks(self.visits_per_epoch * self.bytes_per_visit).map(|epoch| {
-            let visits = epoch.chunks_exact(self.bytes_per_visit);
-            visits
-                .map(|bytes| bytes.iter().rev().fold(0, |n, &b| n << 8 | usize::from(b)))
-                .collect()
-        })
+    pub(super) fn epochs(&self) -> impl Iterator<Item = impl Iterator<Item = u32>> {
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, &b| n << 8 | u32::from(b));
+        let epochs = self.visits.chunks(self.visits_per_epoch * self.bytes_per_visit);
+        epochs.map(move |epoch| epoch.chunks_exact(self.bytes_per_visit).map(number))
     }
+}
+
+/// The order in which a trial visits the partitions in an epoch, from seeds alone.
+pub(super) fn seeded_order(
+    experiment: Seed,
+    trial: Seed,
+    epoch: u32,
+    partitions: usize,
+) -> Vec<u32> {
+    trial.derive("visit order", &[experiment.0, u64::from(epoch)]).permutation(partitions)
 }
 
 #[cfg(test)]
@@ -55,10 +62,11 @@ mod tests {
     fn orders_of_any_number_of_partitions_are_given_back_as_they_were() {
         for partitions in [1, 2, 256, 257, 65_536, 65_537] {
             let mut log = OrderLog::new(partitions);
-            let first: Vec<usize> = (0..partitions).rev().collect();
+            let partitions = partitions as u32;
+            let first: Vec<u32> = (0..partitions).rev().collect();
             let second = [partitions - 1];
             first.iter().chain(&second).for_each(|&partition| log.push(partition));
-            let epochs: Vec<Vec<usize>> = log.epochs().collect();
+            let epochs: Vec<Vec<u32>> = log.epochs().map(Iterator::collect).collect();
             let expected =
                 if partitions == 1 { vec![vec![0], vec![0]] } else { vec![first, second.to_vec()] };
             assert_eq!(epochs, expected);

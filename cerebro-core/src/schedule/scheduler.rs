@@ -1,62 +1,84 @@
-//! The state machine: what runs where, what is open, what is done.
+//! The state machine: trials, workers and units by name, over the [`Board`] of dense numbers.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::bits::Bits;
+use super::board::{Board, Done, NONE, Phase};
+use super::bound::Bound;
 use super::cost::Costs;
+use super::dispatch::{Choice, Dispatcher};
 use super::error::ScheduleError;
+use super::layout::Layout;
+use super::lookahead::{Lookahead, Running};
+use super::order::{OrderLog, seeded_order};
 use super::policy::Policy;
 use super::report::{Assignment, Completion, Failure, Next, Stall};
 use super::spec::{PartitionSpec, TrialSpec, WorkerSpec};
-use super::trial::{Done, Phase, Status, Trial};
 use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
 use crate::seed::{Seed, SeededRng};
+
+/// A change of a rate or a speed that is worth computing all sums anew.
+const RATE_CHANGE: f64 = 0.05;
+const SLOWNESS_CHANGE: f64 = 0.2;
 
 /// The MOP scheduler: a state machine without clock, I/O or threads.
 ///
 /// It is told what happens and answers what is to start. The same calls in the same order give the
-/// same answers.
+/// same answers. See the [module](super) for an example and for how it chooses.
 #[derive(Debug)]
 pub struct Scheduler {
-    policy: Policy,
+    pub(super) policy: Policy,
     seed: Seed,
     rng: SeededRng,
     /// Training partitions first, then validation; each group in the order of the data set.
-    partitions: Vec<PartitionSpec>,
-    training: usize,
-    partition_numbers: HashMap<PartitionId, usize>,
-    workers: Vec<Worker>,
+    pub(super) partitions: Vec<PartitionSpec>,
+    partition_numbers: HashMap<PartitionId, u32>,
+    pub(super) workers: Vec<Worker>,
     worker_numbers: HashMap<WorkerId, usize>,
-    trials: Vec<Trial>,
+    pub(super) trials: Vec<Trial>,
     trial_numbers: HashMap<TrialId, usize>,
-    /// The order that a trial's current epoch must follow, if the policy fixes one.
-    plans: Vec<Plan>,
-    running: HashMap<Unit, Vec<usize>>,
-    costs: Costs,
+    pub(super) board: Board,
+    pub(super) costs: Costs,
+    /// The scales on which the rates of unmeasured trials rest at present.
+    scales: (f64, f64),
+    dispatcher: Dispatcher,
+    lookahead: Lookahead,
+    running: usize,
+    now: Duration,
 }
 
 #[derive(Clone, Debug)]
-struct Worker {
-    id: WorkerId,
-    availability: Availability,
-    slots: usize,
-    busy: usize,
-    holds: Bits,
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) slots: usize,
+    pub(super) running: Vec<Attempt>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Availability {
-    Available,
-    Draining,
-    Lost,
+/// A unit that runs on a worker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    unit: Unit,
+    pub(super) trial: usize,
+    pub(super) partition: usize,
+    started: Duration,
+    expected: f64,
 }
 
+/// What is known of a trial beside its place on the board.
 #[derive(Clone, Debug)]
-struct Plan {
-    seed: Seed,
-    epoch: Option<u32>,
-    order: Vec<u32>,
+pub(super) struct Trial {
+    pub(super) id: TrialId,
+    stopped: bool,
+    /// The current epoch, or, when resting, the next one.
+    pub(super) epoch: u32,
+    /// The epochs that were asked for in all.
+    epochs: u32,
+    order_seed: Seed,
+    pub(super) order: OrderLog,
+    /// The order that the current epoch must follow, if the policy fixes one.
+    plan: Vec<u32>,
+    /// Partitions on which units of the current epoch failed, once per failure.
+    failures: Vec<u32>,
 }
 
 impl Scheduler {
@@ -79,49 +101,54 @@ impl Scheduler {
             if spec.rows == 0 {
                 return Err(ScheduleError::EmptyPartition { partition: spec.id });
             }
-            if partition_numbers.insert(spec.id, number).is_some() {
+            if partition_numbers.insert(spec.id, number as u32).is_some() {
                 return Err(ScheduleError::DuplicatePartition { partition: spec.id });
             }
         }
+        let rows = dense.iter().map(|spec| spec.rows as f64).collect();
         Ok(Self {
             policy,
             seed,
             rng: seed.derive("schedule", &[]).rng(),
             partitions: dense,
-            training,
             partition_numbers,
             workers: Vec::new(),
             worker_numbers: HashMap::new(),
             trials: Vec::new(),
             trial_numbers: HashMap::new(),
-            plans: Vec::new(),
-            running: HashMap::new(),
+            board: Board::new(Layout::new(training, rows)),
             costs: Costs::default(),
+            scales: (1.0, 1.0),
+            dispatcher: Dispatcher::default(),
+            lookahead: Lookahead::default(),
+            running: 0,
+            now: Duration::ZERO,
         })
     }
 
     /// Takes in a worker, or the new slots and partitions of a worker that is there already.
     pub fn worker_joined(&mut self, spec: &WorkerSpec) -> Result<(), ScheduleError> {
-        let mut holds = Bits::new(self.partitions.len());
+        let mut held = Vec::with_capacity(spec.partitions.len());
         for &partition in &spec.partitions {
-            holds.insert(self.partition_number(partition, || spec.id.to_string())?);
+            held.push(self.partition_number(partition, || spec.id.to_string())?);
         }
-        if let Some(&number) = self.worker_numbers.get(&spec.id) {
-            let worker = &mut self.workers[number];
-            worker.slots = spec.slots;
-            worker.holds = holds;
-            worker.availability = Availability::Available;
-            return Ok(());
+        held.sort_unstable();
+        held.dedup();
+        if spec.slots == 0 {
+            held.clear();
         }
-        self.worker_numbers.insert(spec.id, self.workers.len());
-        self.costs.add_worker();
-        self.workers.push(Worker {
-            id: spec.id,
-            availability: Availability::Available,
-            slots: spec.slots,
-            busy: 0,
-            holds,
-        });
+        let number = if let Some(&number) = self.worker_numbers.get(&spec.id) {
+            number
+        } else {
+            self.worker_numbers.insert(spec.id, self.workers.len());
+            self.costs.add_worker();
+            self.board.relayout(Layout::add_worker);
+            self.workers.push(Worker { id: spec.id, slots: 0, running: Vec::new() });
+            self.workers.len() - 1
+        };
+        self.workers[number].slots = spec.slots;
+        self.board.relayout(|layout| layout.set_held(number, held));
+        self.refresh_slots(number);
         Ok(())
     }
 
@@ -131,31 +158,24 @@ impl Scheduler {
         let Some(number) = self.worker_numbers.remove(&worker) else {
             return Vec::new();
         };
-        self.workers[number].availability = Availability::Lost;
-        self.workers[number].busy = 0;
-        for trial in &mut self.trials {
-            if trial.location == Some(number) {
-                trial.location = None;
+        self.board.relayout(|layout| layout.set_held(number, Vec::new()));
+        for job in &mut self.board.jobs {
+            if job.location == number as u32 {
+                job.location = NONE;
             }
         }
-        let mut units: Vec<Unit> = Vec::new();
-        self.running.retain(|unit, workers| {
-            workers.retain(|&other| other != number);
-            if workers.is_empty() {
-                units.push(*unit);
+        let attempts = std::mem::take(&mut self.workers[number].running);
+        self.workers[number].slots = 0;
+        self.running -= attempts.len();
+        self.refresh_slots(number);
+        let mut open = Vec::new();
+        for attempt in attempts {
+            if self.trials[attempt.trial].stopped {
+                self.board.jobs[attempt.trial].running -= 1;
+            } else {
+                self.reopen(attempt.trial, attempt.partition);
+                open.push(attempt.unit);
             }
-            !workers.is_empty()
-        });
-        units.sort_unstable();
-        let wanted =
-            |unit: &Unit| self.trials[self.trial_numbers[&unit.trial]].status != Status::Stopped;
-        let (open, discarded): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(wanted);
-        for unit in &open {
-            let partition = self.partition_numbers[&unit.partition];
-            self.trials[self.trial_numbers[&unit.trial]].reopen(partition);
-        }
-        for unit in &discarded {
-            self.trials[self.trial_numbers[&unit.trial]].running -= 1;
         }
         open
     }
@@ -163,7 +183,7 @@ impl Scheduler {
     /// Takes in that a worker is to leave: what runs there goes on, nothing more starts.
     pub fn drain(&mut self, worker: WorkerId) {
         if let Some(&number) = self.worker_numbers.get(&worker) {
-            self.workers[number].availability = Availability::Draining;
+            self.board.relayout(|layout| layout.set_held(number, Vec::new()));
         }
     }
 
@@ -173,12 +193,36 @@ impl Scheduler {
             return Err(ScheduleError::DuplicateTrial { trial: spec.id });
         }
         self.check_record(spec.id, spec.epochs)?;
-        let mut trial = self.resumed_trial(spec)?;
-        trial.state_bytes = spec.state_bytes;
+        let progress = self.checked_progress(spec)?;
+        let number = self.trials.len();
+        let mut trial = Trial {
+            id: spec.id,
+            stopped: false,
+            epoch: progress.epochs,
+            epochs: spec.epochs,
+            order_seed: spec.order_seed,
+            order: OrderLog::new(self.training()),
+            plan: Vec::new(),
+            failures: Vec::new(),
+        };
+        for &partition in progress.visited.iter().chain(&progress.trained) {
+            trial.order.push(partition);
+        }
+        let begun = !progress.trained.is_empty();
+        // An epoch that has begun is finished, and those that are done stay done.
+        let wanted = spec.epochs.max(progress.epochs + u32::from(begun)) - progress.epochs;
         self.costs.add_trial(spec.cost_per_row);
-        self.trial_numbers.insert(spec.id, self.trials.len());
+        let rates =
+            (self.costs.rate(number, Split::Train), self.costs.rate(number, Split::Validation));
+        self.board.add_job(wanted, rates.0, rates.1);
+        for &partition in progress.trained.iter().chain(&progress.validated) {
+            if self.board.restore(number, partition as usize) == Done::Epoch {
+                trial.epoch += 1;
+            }
+        }
+        self.trial_numbers.insert(spec.id, number);
         self.trials.push(trial);
-        self.plans.push(Plan { seed: spec.order_seed, epoch: None, order: Vec::new() });
+        self.plan_epoch(number);
         Ok(())
     }
 
@@ -186,21 +230,31 @@ impl Scheduler {
     pub fn set_epochs(&mut self, trial: TrialId, epochs: u32) -> Result<(), ScheduleError> {
         let number = self.changeable(trial)?;
         self.check_record(trial, epochs)?;
-        self.trials[number].set_epochs(epochs);
+        self.trials[number].epochs = epochs;
+        if self.board.jobs[number].phase == Phase::Resting {
+            let epoch = self.trials[number].epoch;
+            self.board.change(number, |job| job.later_epochs = epochs.saturating_sub(epoch));
+            self.board.wake(number);
+            self.plan_epoch(number);
+        } else {
+            let later = epochs.saturating_sub(self.trials[number].epoch + 1);
+            self.board.change(number, |job| job.later_epochs = later);
+            self.give_up_unwanted_epoch(number);
+        }
         Ok(())
     }
 
     /// Lets the trial's running units finish and starts no others.
     pub fn pause(&mut self, trial: TrialId) -> Result<(), ScheduleError> {
         let number = self.changeable(trial)?;
-        self.trials[number].status = Status::Paused;
+        self.board.change(number, |job| job.active = false);
         Ok(())
     }
 
     /// Lets units of a paused trial start again.
     pub fn resume(&mut self, trial: TrialId) -> Result<(), ScheduleError> {
         let number = self.changeable(trial)?;
-        self.trials[number].status = Status::Active;
+        self.board.change(number, |job| job.active = true);
         Ok(())
     }
 
@@ -208,20 +262,43 @@ impl Scheduler {
     /// [`Completion::Discarded`] or [`Failure::Discarded`].
     pub fn stop(&mut self, trial: TrialId) -> Result<(), ScheduleError> {
         let number = self.trial_number(trial)?;
-        self.trials[number].stop();
+        self.board.stop(number);
+        let trial = &mut self.trials[number];
+        trial.stopped = true;
+        trial.plan = Vec::new();
+        trial.failures = Vec::new();
         Ok(())
     }
 
-    /// All units that can start now; they count as running from here on.
+    /// The units that should start now; they count as running from here on.
     ///
-    /// `now` is the time since any fixed instant.
+    /// `now` is the time since any fixed instant. To be called after every other call that can have
+    /// freed a slot or opened a unit. A unit that could start may be held back for one that is
+    /// about to become free, but never while nothing runs.
     pub fn assign(&mut self, now: Duration) -> Vec<Assignment> {
-        let _ = now;
+        self.now = self.now.max(now);
+        let mut choices = Vec::new();
         let mut assignments = Vec::new();
-        while let Some((trial, partition, worker)) = self.choose() {
-            assignments.push(self.start(trial, partition, worker));
+        if self.policy == Policy::LongestRemainingFirst && self.lookahead.is_wanted(&self.board) {
+            let running = self.running_units();
+            let bound = self.bound_seconds().makespan();
+            let lookahead = &mut self.lookahead;
+            lookahead.choose(&mut self.dispatcher, &self.board, &running, bound, &mut choices);
+            assignments.extend(choices.drain(..).map(|choice| self.start(choice)));
+            return assignments;
         }
-        assignments
+        loop {
+            if self.policy == Policy::Random {
+                choices.clear();
+                choices.extend(self.draw());
+            } else {
+                self.dispatcher.choose(&mut self.board, &[], &mut choices);
+            }
+            if choices.is_empty() {
+                return assignments;
+            }
+            assignments.extend(choices.drain(..).map(|choice| self.start(choice)));
+        }
     }
 
     /// Takes in that a unit is done, and the time that it took.
@@ -231,63 +308,68 @@ impl Scheduler {
         worker: WorkerId,
         cost: Duration,
     ) -> Result<Completion, ScheduleError> {
-        let (worker, last) = self.take_running(unit, worker)?;
-        let trial = self.trial_numbers[&unit.trial];
-        let partition = self.partition_numbers[&unit.partition];
-        self.costs.learn(trial, worker, unit.split, self.partitions[partition].rows, cost);
-        for other in last {
-            // A second attempt at the same unit lost the race; its report will be unknown.
-            self.workers[other].busy = self.workers[other].busy.saturating_sub(1);
-        }
-        let progress = &mut self.trials[trial];
-        if progress.status == Status::Stopped {
-            progress.running -= 1;
+        let (worker, attempt) = self.end_attempt(unit, worker)?;
+        let number = attempt.trial;
+        self.learn(number, worker, attempt.partition, cost);
+        if self.trials[number].stopped {
+            self.board.jobs[number].running -= 1;
             return Ok(Completion::Discarded);
         }
         if unit.split == Split::Train {
-            progress.location = Some(worker);
+            self.board.jobs[number].location = worker as u32;
+            self.trials[number].order.push(attempt.partition as u32);
         }
-        Ok(match progress.complete(partition) {
+        let done = self.board.complete(number, attempt.partition);
+        if done == Done::Epoch {
+            self.trials[number].epoch += 1;
+            self.trials[number].failures.clear();
+            self.plan_epoch(number);
+        } else {
+            self.refresh_fixed(number);
+        }
+        Ok(match done {
             Done::Unit => Completion::Unit,
             Done::Training => Completion::EpochTrained { epoch: unit.epoch },
-            Done::Epoch => Completion::EpochCompleted {
-                epoch: unit.epoch,
-                next: if progress.phase == Phase::Resting { Next::Rest } else { Next::Epoch },
-            },
+            Done::Epoch => {
+                let rests = self.board.jobs[number].phase == Phase::Resting;
+                let next = if rests { Next::Rest } else { Next::Epoch };
+                Completion::EpochCompleted { epoch: unit.epoch, next }
+            }
         })
     }
 
     /// Takes in that a unit failed and left no trace.
     pub fn failed(&mut self, unit: Unit, worker: WorkerId) -> Result<Failure, ScheduleError> {
-        let (worker, others) = self.take_running(unit, worker)?;
-        let number = self.trial_numbers[&unit.trial];
-        let partition = self.partition_numbers[&unit.partition];
-        let trial = &mut self.trials[number];
-        if trial.status == Status::Stopped {
-            trial.running -= 1;
+        let (worker, attempt) = self.end_attempt(unit, worker)?;
+        let (number, partition) = (attempt.trial, attempt.partition);
+        if self.trials[number].stopped {
+            self.board.jobs[number].running -= 1;
             return Ok(Failure::Discarded);
         }
-        trial.failures.push((partition, worker));
-        if !others.is_empty() {
-            self.running.insert(unit, others);
-            return Ok(Failure::Discarded);
-        }
-        trial.reopen(partition);
-        let failures = trial.failures.iter().filter(|&&(at, _)| at == partition).count() as u32;
-        let fresh_holders =
-            self.holders(partition).filter(|&h| !self.has_failed(number, partition, h)).count();
+        self.board.blocked.push((number as u32, partition as u32, worker as u32));
+        self.reopen(number, partition);
+        let failures = &mut self.trials[number].failures;
+        failures.push(partition as u32);
+        let failures = failures.iter().filter(|&&at| at as usize == partition).count() as u32;
+        let holders = self.board.layout.holders(partition).iter();
+        let fresh = |&&holder: &&u32| {
+            !self.board.blocked.contains(&(number as u32, partition as u32, holder))
+        };
+        let fresh_holders = holders.filter(fresh).count();
         Ok(Failure::Open { failures, fresh_holders })
     }
 
-    /// The partitions that open units of active trials need and that no available worker holds.
+    /// The partitions that open units of active trials need and that no worker holds which takes
+    /// units.
     pub fn stalled(&self) -> Vec<Stall> {
-        let orphans = (0..self.partitions.len()).filter(|&p| self.holders(p).next().is_none());
+        let layout = &self.board.layout;
+        let orphans = (0..layout.partitions()).filter(|&p| layout.holders(p).is_empty());
         let stalls = orphans.map(|partition| {
-            let needs = |trial: &&Trial| {
-                let later = trial.epoch + 1 < trial.epochs;
-                trial.has_work() && (later || trial.open.contains(partition))
+            let needs = |number: &usize| {
+                let job = &self.board.jobs[*number];
+                job.has_work() && (job.later_epochs > 0 || self.board.is_open(*number, partition))
             };
-            let trials = self.trials.iter().filter(needs).count();
+            let trials = (0..self.trials.len()).filter(needs).count();
             let spec = &self.partitions[partition];
             Stall { partition: spec.id, split: spec.split, trials }
         });
@@ -296,217 +378,241 @@ impl Scheduler {
 
     /// Whether nothing runs and no active trial has anything left to do.
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && !self.trials.iter().any(Trial::has_work)
+        self.running == 0 && self.board.units_left == 0
     }
 
     /// The partitions in the order that the trial trained on them, epoch by epoch; the last epoch
     /// may be under way. `None` if the trial is not known.
     pub fn visit_order(&self, trial: TrialId) -> Option<Vec<Vec<PartitionId>>> {
         let trial = &self.trials[*self.trial_numbers.get(&trial)?];
-        let named = |epoch: Vec<usize>| epoch.into_iter().map(|p| self.partitions[p].id).collect();
-        Some(trial.order.epochs().map(named).collect())
+        let name = |partition: u32| self.partitions[partition as usize].id;
+        Some(trial.order.epochs().map(|epoch| epoch.map(name).collect()).collect())
     }
 
-    /// An estimate of the slot time that the trial's remaining units take, one after the other;
-    /// `None` if the trial is not known.
+    /// An estimate of the slot time that the trial's units take which have not started yet; `None`
+    /// if the trial is not known.
     pub fn remaining_cost(&self, trial: TrialId) -> Option<Duration> {
         let number = *self.trial_numbers.get(&trial)?;
-        Duration::try_from_secs_f64(self.remaining(number)).ok()
+        let job = &self.board.jobs[number];
+        let times = |p| f64::from(job.later_epochs + u32::from(self.board.is_open(number, p)));
+        let layout = &self.board.layout;
+        let cost = |p: usize| times(p) * job.rate(layout.split(p)) * layout.weight(p);
+        Some(seconds((0..layout.partitions()).map(cost).sum()))
     }
 
-    fn start(&mut self, trial: usize, partition: usize, worker: usize) -> Assignment {
+    /// What no schedule of the remaining work can beat, by the present estimates.
+    pub fn lower_bound(&self) -> Bound {
+        let bound = self.bound_seconds();
+        Bound {
+            longest_trial: seconds(bound.longest_trial),
+            busiest_worker: seconds(bound.busiest_worker),
+        }
+    }
+
+    fn training(&self) -> usize {
+        self.board.layout.training()
+    }
+
+    fn start(&mut self, choice: Choice) -> Assignment {
+        let (number, partition, worker) =
+            (choice.job as usize, choice.partition as usize, choice.worker as usize);
         let spec = self.partitions[partition];
-        let progress = &mut self.trials[trial];
-        progress.start(partition);
-        let unit = Unit {
-            trial: progress.id,
-            epoch: progress.epoch,
-            split: spec.split,
-            partition: spec.id,
-        };
-        self.workers[worker].busy += 1;
-        self.running.entry(unit).or_default().push(worker);
-        let maker = progress.location.filter(|&maker| maker != worker);
+        let trial = &self.trials[number];
+        let (split, epoch) = (spec.split, trial.epoch);
+        let unit = Unit { trial: trial.id, epoch, split, partition: spec.id };
+        let expected = self.board.estimate(number, partition, worker);
+        self.board.start(number, partition, worker);
+        let started = self.now;
+        let attempt = Attempt { unit, trial: number, partition, started, expected };
+        self.workers[worker].running.push(attempt);
+        self.running += 1;
+        let maker = self.board.jobs[number].location;
+        let hops = maker != NONE && maker as usize != worker;
         Assignment {
             unit,
             worker: self.workers[worker].id,
-            hop_from: maker.map(|maker| self.workers[maker].id),
+            hop_from: hops.then(|| self.workers[maker as usize].id),
         }
     }
 
-    /// Frees the slot of a running unit; answers with the worker and those that run it as well.
-    fn take_running(
+    /// Takes a running unit off its slot.
+    fn end_attempt(
         &mut self,
         unit: Unit,
         worker: WorkerId,
-    ) -> Result<(usize, Vec<usize>), ScheduleError> {
+    ) -> Result<(usize, Attempt), ScheduleError> {
         let unknown = || ScheduleError::NotRunning { unit, worker };
         let number = *self.worker_numbers.get(&worker).ok_or_else(unknown)?;
-        let workers = self.running.get_mut(&unit).ok_or_else(unknown)?;
-        let at = workers.iter().position(|&other| other == number).ok_or_else(unknown)?;
-        workers.swap_remove(at);
-        let others = self.running.remove(&unit).unwrap_or_default();
-        self.workers[number].busy -= 1;
-        Ok((number, others))
+        let running = &mut self.workers[number].running;
+        let at = running.iter().position(|attempt| attempt.unit == unit).ok_or_else(unknown)?;
+        let attempt = running.swap_remove(at);
+        self.running -= 1;
+        self.refresh_slots(number);
+        Ok((number, attempt))
     }
 
-    /// The unit to start next, as trial, partition and worker.
-    fn choose(&mut self) -> Option<(usize, usize, usize)> {
-        let free: Vec<usize> = (0..self.workers.len()).filter(|&w| self.has_free_slot(w)).collect();
-        if self.policy == Policy::Random {
-            let mut all: Vec<_> = free.iter().flat_map(|&w| self.choices(w)).collect();
-            all.sort_unstable();
-            let drawn = self.rng.below(all.len() as u64) as usize;
-            return all.get(drawn).copied();
+    fn refresh_slots(&mut self, worker: usize) {
+        let Worker { slots, running, .. } = &self.workers[worker];
+        self.board.set_free(worker, slots.saturating_sub(running.len()) as u32);
+    }
+
+    fn reopen(&mut self, trial: usize, partition: usize) {
+        self.board.reopen(trial, partition);
+        self.refresh_fixed(trial);
+        self.give_up_unwanted_epoch(trial);
+    }
+
+    /// Lets a trial rest that has all its epochs and nothing done or running of another one.
+    fn give_up_unwanted_epoch(&mut self, number: usize) {
+        let trial = &self.trials[number];
+        let job = &self.board.jobs[number];
+        let all = self.board.layout.partitions() as u32;
+        let begun = job.running > 0 || job.training_left + job.validation_left < all;
+        if trial.epochs <= trial.epoch && !begun {
+            self.board.give_up_epoch(number);
         }
-        let mut best: Option<((f64, f64), (usize, usize, usize))> = None;
-        for worker in free {
-            for (trial, partition, worker) in self.choices(worker) {
-                let key = (self.remaining(trial), self.demand(partition));
-                if best.is_none_or(|(other, _)| key > other) {
-                    best = Some((key, (trial, partition, worker)));
+    }
+
+    fn learn(&mut self, trial: usize, worker: usize, partition: usize, cost: Duration) {
+        let spec = &self.partitions[partition];
+        self.lookahead.earn(cost.as_secs_f64());
+        self.costs.learn(trial, worker, spec.split, spec.rows, cost);
+        self.refresh_rate(trial);
+        let slowness = self.costs.slowness(worker);
+        if differs(slowness, self.board.layout.slowness(worker), SLOWNESS_CHANGE) {
+            self.board.relayout(|layout| layout.set_slowness(worker, slowness));
+        }
+        let scales = self.costs.scales();
+        if differs(scales.0, self.scales.0, SLOWNESS_CHANGE)
+            || differs(scales.1, self.scales.1, SLOWNESS_CHANGE)
+        {
+            self.scales = scales;
+            for trial in 0..self.trials.len() {
+                if !self.costs.is_measured(trial) {
+                    self.refresh_rate(trial);
                 }
             }
         }
-        best.map(|(_, choice)| choice)
     }
 
-    /// The units that could start on a worker.
-    fn choices(&mut self, worker: usize) -> Vec<(usize, usize, usize)> {
-        let mut choices = Vec::new();
-        for trial in 0..self.trials.len() {
-            let range = self.trials[trial].startable();
-            if range.is_empty() {
-                continue;
+    fn refresh_rate(&mut self, trial: usize) {
+        let training = self.costs.rate(trial, Split::Train);
+        let validation = self.costs.rate(trial, Split::Validation);
+        let job = &self.board.jobs[trial];
+        if differs(training, job.training_rate, RATE_CHANGE)
+            || differs(validation, job.validation_rate, RATE_CHANGE)
+        {
+            self.board.change(trial, |job| {
+                job.training_rate = training;
+                job.validation_rate = validation;
+            });
+        }
+    }
+
+    /// Any unit that could start, all with the same chance.
+    fn draw(&mut self) -> Option<Choice> {
+        let mut pairs = Vec::new();
+        for &worker in self.board.free() {
+            let jobs = self.board.ready().iter().map(|&(_, job)| job);
+            let fitting = jobs.filter(|&job| self.board.fits(job as usize, worker as usize));
+            pairs.extend(fitting.map(|job| (job, worker)));
+        }
+        pairs.sort_unstable();
+        let &(job, worker) = pairs.get(self.rng.below(pairs.len() as u64) as usize)?;
+        let layout = &self.board.layout;
+        let split = self.board.jobs[job as usize].split()?;
+        let open = layout.open_here(self.board.open(job as usize), worker as usize, split);
+        let fitting = open.filter(|&p| self.board.fits_on(job as usize, p, worker as usize));
+        let partitions: Vec<usize> = fitting.collect();
+        let drawn = self.rng.below(partitions.len() as u64) as usize;
+        Some(Choice { job, partition: *partitions.get(drawn)? as u32, worker })
+    }
+
+    /// The running units, with the seconds that they still take.
+    fn running_units(&self) -> Vec<Running> {
+        let workers = self.workers.iter().enumerate();
+        let units = workers.flat_map(|(worker, state)| {
+            state.running.iter().map(move |attempt| Running {
+                ends: self.still_takes(attempt),
+                job: attempt.trial as u32,
+                partition: attempt.partition as u32,
+                worker: worker as u32,
+            })
+        });
+        units.collect()
+    }
+
+    /// Seconds that a running unit still takes. One that is late is taken to need a tenth more.
+    pub(super) fn still_takes(&self, attempt: &Attempt) -> f64 {
+        let elapsed = self.now.saturating_sub(attempt.started).as_secs_f64();
+        (attempt.expected - elapsed).max(elapsed * 0.1).min(attempt.expected.max(elapsed * 0.1))
+    }
+
+    /// Sets up the order of a new epoch, if the policy fixes one.
+    fn plan_epoch(&mut self, number: usize) {
+        let trial = &mut self.trials[number];
+        if self.board.jobs[number].phase == Phase::Resting {
+            trial.plan = Vec::new();
+            return;
+        }
+        trial.plan = match &self.policy {
+            Policy::Random | Policy::LongestRemainingFirst => return,
+            Policy::Seeded => {
+                seeded_order(self.seed, trial.order_seed, trial.epoch, self.board.layout.training())
             }
-            let fixed = self.planned(trial);
-            let open = self.trials[trial].open.intersection(&self.workers[worker].holds);
-            choices.extend(
-                open.filter(|p| range.contains(p) && fixed.is_none_or(|fixed| fixed == *p))
-                    .filter(|&p| self.may_run(trial, p, worker))
-                    .map(|partition| (trial, partition, worker)),
-            );
-        }
-        choices
-    }
-
-    /// Whether the unit has not failed there, or has failed on all that could run it.
-    fn may_run(&self, trial: usize, partition: usize, worker: usize) -> bool {
-        !self.has_failed(trial, partition, worker)
-            || self.holders(partition).all(|holder| self.has_failed(trial, partition, holder))
-    }
-
-    fn has_failed(&self, trial: usize, partition: usize, worker: usize) -> bool {
-        self.trials[trial].failures.contains(&(partition, worker))
-    }
-
-    /// The training partition that the policy fixes as the trial's next, if it does.
-    fn planned(&mut self, number: usize) -> Option<usize> {
-        let trial = &self.trials[number];
-        if trial.phase != Phase::Training {
-            return None;
-        }
-        let plan = &mut self.plans[number];
-        if plan.epoch != Some(trial.epoch) {
-            plan.order = match &self.policy {
-                Policy::Random | Policy::LongestRemainingFirst => return None,
-                Policy::Seeded => plan
-                    .seed
-                    .derive("visit order", &[self.seed.0, u64::from(trial.epoch)])
-                    .permutation(self.training),
-                Policy::Replay(orders) => orders.0[&trial.id][trial.epoch as usize]
-                    .iter()
-                    .map(|partition| self.partition_numbers[partition] as u32)
-                    .collect(),
-            };
-            plan.epoch = Some(trial.epoch);
-        }
-        plan.order.iter().map(|&partition| partition as usize).find(|&p| trial.open.contains(p))
-    }
-
-    fn has_free_slot(&self, worker: usize) -> bool {
-        let worker = &self.workers[worker];
-        worker.availability == Availability::Available && worker.busy < worker.slots
-    }
-
-    /// The workers that could run units on a partition, now or later.
-    fn holders(&self, partition: usize) -> impl Iterator<Item = usize> + '_ {
-        let able =
-            |worker: &Worker| worker.availability == Availability::Available && worker.slots > 0;
-        let all = self.workers.iter().enumerate();
-        all.filter(move |(_, worker)| able(worker) && worker.holds.contains(partition))
-            .map(|(n, _)| n)
-    }
-
-    /// Seconds that the trial's remaining units take one after the other.
-    fn remaining(&self, number: usize) -> f64 {
-        let trial = &self.trials[number];
-        if !trial.has_work() {
-            return 0.0;
-        }
-        let later = f64::from(trial.epochs_to_train() - trial.epoch - 1);
-        let cost = |partition: usize| {
-            let spec = &self.partitions[partition];
-            spec.rows as f64 * self.costs.rate(number, spec.split)
+            Policy::Replay(orders) => {
+                let recorded =
+                    orders.0.get(&trial.id).and_then(|all| all.get(trial.epoch as usize));
+                let visits = recorded.into_iter().flatten();
+                visits
+                    .filter_map(|partition| self.partition_numbers.get(partition).copied())
+                    .collect()
+            }
         };
-        let all = 0..self.partitions.len();
-        all.map(|p| cost(p) * (later + f64::from(u8::from(trial.open.contains(p))))).sum()
+        self.refresh_fixed(number);
     }
 
-    /// How much work waits for the workers that hold a partition.
-    fn demand(&self, partition: usize) -> f64 {
-        let waiting = self.trials.iter().filter(|trial| trial.open.contains(partition)).count();
-        waiting as f64 / self.holders(partition).count().max(1) as f64
+    fn refresh_fixed(&mut self, number: usize) {
+        let plan = &self.trials[number].plan;
+        if !plan.is_empty() {
+            let next = plan.iter().copied().find(|&p| self.board.is_open(number, p as usize));
+            self.board.jobs[number].fixed = next.unwrap_or(NONE);
+        }
     }
 
-    fn resumed_trial(&self, spec: &TrialSpec) -> Result<Trial, ScheduleError> {
-        let partitions = self.partitions.len();
-        let progress = spec.completed.clone().unwrap_or_default();
+    fn checked_progress(&self, spec: &TrialSpec) -> Result<Progress, ScheduleError> {
+        let given = spec.completed.clone().unwrap_or_default();
         let inconsistent =
             |reason: String| ScheduleError::InconsistentProgress { trial: spec.id, reason };
-        let done = progress.epochs.len() as u32;
-        let begun = !progress.trained.is_empty() || !progress.validated.is_empty();
-        let epochs = if begun { spec.epochs.max(done + 1) } else { spec.epochs };
-        let mut trial = Trial::new(spec.id, epochs, done, self.training, partitions);
-        for (epoch, order) in progress.epochs.iter().enumerate() {
+        let mut visited = Vec::new();
+        let training = self.training();
+        for (epoch, order) in given.epochs.iter().enumerate() {
             let visits = self.visits(spec.id, order, Split::Train)?;
-            if visits.len() != self.training {
-                let reason = format!(
-                    "epoch {epoch} has {} of {} training partitions",
-                    visits.len(),
-                    self.training
-                );
-                return Err(inconsistent(reason));
+            if visits.len() != training {
+                let found = visits.len();
+                return Err(inconsistent(format!(
+                    "epoch {epoch} has {found} of {training} training partitions"
+                )));
             }
-            for partition in visits {
-                trial.order.push(partition);
-            }
+            visited.extend(visits);
         }
-        let trained = self.visits(spec.id, &progress.trained, Split::Train)?;
-        let validated = self.visits(spec.id, &progress.validated, Split::Validation)?;
-        if !validated.is_empty() && trained.len() < self.training {
+        let epochs = given.epochs.len() as u32;
+        let trained = self.visits(spec.id, &given.trained, Split::Train)?;
+        let validated = self.visits(spec.id, &given.validated, Split::Validation)?;
+        if !validated.is_empty() && trained.len() < training {
+            let found = trained.len();
             return Err(inconsistent(format!(
-                "it was validated in epoch {done} after {} of {} training partitions",
-                trained.len(),
-                self.training
+                "it was validated in epoch {epochs} after {found} of {training} training partitions"
             )));
         }
         if let Policy::Replay(orders) = &self.policy {
             let recorded = orders.0.get(&spec.id).map_or(&[][..], Vec::as_slice);
-            let agrees = recorded.starts_with(&progress.epochs)
-                && recorded
-                    .get(done as usize)
-                    .map_or(&[][..], Vec::as_slice)
-                    .starts_with(&progress.trained);
-            if !agrees {
+            let current = recorded.get(epochs as usize).map_or(&[][..], Vec::as_slice);
+            if !recorded.starts_with(&given.epochs) || !current.starts_with(&given.trained) {
                 return Err(inconsistent("it differs from the orders to be replayed".to_owned()));
             }
         }
-        for partition in trained.into_iter().chain(validated) {
-            trial.restore(partition);
-        }
-        trial.set_epochs(spec.epochs);
-        Ok(trial)
+        Ok(Progress { epochs, visited, trained, validated })
     }
 
     /// The dense numbers of partitions that a trial has visited, each at most once.
@@ -515,16 +621,16 @@ impl Scheduler {
         trial: TrialId,
         visited: &[PartitionId],
         split: Split,
-    ) -> Result<Vec<usize>, ScheduleError> {
-        let mut seen = Bits::new(self.partitions.len());
+    ) -> Result<Vec<u32>, ScheduleError> {
+        let mut seen = vec![false; self.partitions.len()];
         let mut numbers = Vec::with_capacity(visited.len());
         for &partition in visited {
-            let number = self.partition_number(partition, || format!("the progress of {trial}"))?;
-            if seen.contains(number) || self.partitions[number].split != split {
-                let reason = format!("{partition} is listed twice or under the wrong split");
+            let number = self.partition_number(partition, || format!("the record of {trial}"))?;
+            let twice = std::mem::replace(&mut seen[number as usize], true);
+            if twice || self.partitions[number as usize].split != split {
+                let reason = format!("{partition} is listed twice, or is no {split} partition");
                 return Err(ScheduleError::InconsistentProgress { trial, reason });
             }
-            seen.insert(number);
             numbers.push(number);
         }
         Ok(numbers)
@@ -538,7 +644,7 @@ impl Scheduler {
         let recorded = orders.0.get(&trial).map_or(&[][..], Vec::as_slice);
         let mut complete = 0;
         for order in recorded.iter().take(needed as usize) {
-            if self.visits(trial, order, Split::Train)?.len() == self.training {
+            if self.visits(trial, order, Split::Train)?.len() == self.training() {
                 complete += 1;
             }
         }
@@ -552,7 +658,7 @@ impl Scheduler {
         &self,
         partition: PartitionId,
         holder: impl Fn() -> String,
-    ) -> Result<usize, ScheduleError> {
+    ) -> Result<u32, ScheduleError> {
         let number = self.partition_numbers.get(&partition).copied();
         number.ok_or_else(|| ScheduleError::UnknownPartition { holder: holder(), partition })
     }
@@ -563,9 +669,26 @@ impl Scheduler {
 
     fn changeable(&self, trial: TrialId) -> Result<usize, ScheduleError> {
         let number = self.trial_number(trial)?;
-        if self.trials[number].status == Status::Stopped {
+        if self.trials[number].stopped {
             return Err(ScheduleError::StoppedTrial { trial });
         }
         Ok(number)
     }
+}
+
+/// Progress to resume from, by dense numbers.
+struct Progress {
+    epochs: u32,
+    /// The visits of completed epochs.
+    visited: Vec<u32>,
+    trained: Vec<u32>,
+    validated: Vec<u32>,
+}
+
+fn differs(a: f64, b: f64, by: f64) -> bool {
+    (a - b).abs() > by * a.abs().min(b.abs())
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }

@@ -1,0 +1,586 @@
+//! What is open, running and done, by dense numbers: the part of the scheduler's state on which its
+//! choices rest, small enough to be copied for a look ahead.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::layout::Layout;
+use crate::id::Split;
+
+/// What a trial does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It trains, one unit at a time.
+    Training,
+    /// It has trained on all partitions of the epoch and is measured.
+    Validating,
+    /// It has all the epochs that were asked for.
+    Resting,
+}
+
+/// What a unit was the last of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    Unit,
+    Training,
+    Epoch,
+}
+
+/// No partition, worker or trial.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A trial's place on the board.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job {
+    pub(super) phase: Phase,
+    /// Whether units may start.
+    pub(super) active: bool,
+    /// Units that run; one that runs twice counts once.
+    pub(super) running: u32,
+    /// Units of the current epoch that are not done.
+    pub(super) training_left: u32,
+    pub(super) validation_left: u32,
+    /// Epochs to train after the current one.
+    pub(super) later_epochs: u32,
+    /// Seconds per row, on a worker of usual speed.
+    pub(super) training_rate: f64,
+    pub(super) validation_rate: f64,
+    /// Weight of the training partitions that are open.
+    open_weight: f64,
+    /// The worker that made the State, or `NONE`.
+    pub(super) location: u32,
+    /// The partition that a fixed visit order wants next, or `NONE` where any will do.
+    pub(super) fixed: u32,
+    /// The place in the order of those ready: seconds of remaining work, times the bias.
+    priority: f64,
+    /// What a look ahead multiplies the priority by; 1 on the real board.
+    pub(super) bias: f64,
+    ready: bool,
+}
+
+impl Job {
+    pub(super) fn split(&self) -> Option<Split> {
+        match self.phase {
+            Phase::Training => Some(Split::Train),
+            Phase::Validating => Some(Split::Validation),
+            Phase::Resting => None,
+        }
+    }
+
+    pub(super) fn rate(&self, split: Split) -> f64 {
+        match split {
+            Split::Train => self.training_rate,
+            Split::Validation => self.validation_rate,
+        }
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        self.active && self.phase != Phase::Resting
+    }
+}
+
+/// A worker's place on the board.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    /// Slots that run nothing.
+    pub(super) free: u32,
+    /// Seconds of open work that fall to this worker, replicas sharing it evenly.
+    pub(super) load: f64,
+    /// What a look ahead multiplies the load by; 1 on the real board.
+    pub(super) bias: f64,
+}
+
+/// All jobs and seats.
+#[derive(Clone, Debug)]
+pub(super) struct Board {
+    pub(super) layout: Arc<Layout>,
+    pub(super) jobs: Vec<Job>,
+    pub(super) seats: Vec<Seat>,
+    /// For each job, the partitions of its epoch that are neither done nor running.
+    open: Vec<u64>,
+    /// Seconds of open work on each partition, later epochs included.
+    demand: Vec<f64>,
+    /// Jobs of which a unit could start, by descending priority.
+    ready: VecDeque<(f64, u32)>,
+    /// Workers with free slots that take units.
+    free: Vec<u32>,
+    /// Units not started, later epochs included, of active jobs.
+    pub(super) units_left: u64,
+    /// Units that failed on a worker, to be tried elsewhere: job, partition, worker.
+    pub(super) blocked: Vec<(u32, u32, u32)>,
+    /// Jobs and workers that became ready or free since the last choice.
+    pub(super) fresh_jobs: Vec<u32>,
+    pub(super) fresh_workers: Vec<u32>,
+}
+
+impl Board {
+    pub(super) fn new(layout: Layout) -> Self {
+        Self {
+            demand: vec![0.0; layout.partitions()],
+            layout: Arc::new(layout),
+            jobs: Vec::new(),
+            seats: Vec::new(),
+            open: Vec::new(),
+            ready: VecDeque::new(),
+            free: Vec::new(),
+            units_left: 0,
+            blocked: Vec::new(),
+            fresh_jobs: Vec::new(),
+            fresh_workers: Vec::new(),
+        }
+    }
+
+    /// A board with only the jobs that have work, under new numbers, and their numbers here.
+    pub(super) fn project(&self) -> (Board, Vec<u32>) {
+        let alive = |job: &u32| self.jobs[*job as usize].has_work();
+        let numbers: Vec<u32> = (0..self.jobs.len() as u32).filter(alive).collect();
+        let words = self.layout.words();
+        let mut board = Board {
+            layout: Arc::clone(&self.layout),
+            jobs: numbers.iter().map(|&job| self.jobs[job as usize]).collect(),
+            seats: self.seats.clone(),
+            open: Vec::with_capacity(numbers.len() * words),
+            demand: self.demand.clone(),
+            ready: VecDeque::with_capacity(numbers.len()),
+            free: self.free.clone(),
+            units_left: self.units_left,
+            blocked: Vec::new(),
+            fresh_jobs: Vec::new(),
+            fresh_workers: Vec::new(),
+        };
+        let renumbered = self.blocked.iter().filter_map(|&(job, partition, worker)| {
+            Some((numbers.binary_search(&job).ok()? as u32, partition, worker))
+        });
+        board.blocked.extend(renumbered);
+        for (new, &old) in numbers.iter().enumerate() {
+            board.open.extend_from_slice(self.open(old as usize));
+            board.jobs[new].ready = false;
+            board.enqueue(new);
+        }
+        (board, numbers)
+    }
+
+    /// Makes this board equal to another one, in the memory that it has.
+    pub(super) fn copy_from(&mut self, other: &Board) {
+        self.layout = Arc::clone(&other.layout);
+        self.jobs.clone_from(&other.jobs);
+        self.seats.clone_from(&other.seats);
+        self.open.clone_from(&other.open);
+        self.demand.clone_from(&other.demand);
+        self.ready.clone_from(&other.ready);
+        self.free.clone_from(&other.free);
+        self.units_left = other.units_left;
+        self.blocked.clone_from(&other.blocked);
+        self.fresh_jobs.clone_from(&other.fresh_jobs);
+        self.fresh_workers.clone_from(&other.fresh_workers);
+    }
+
+    /// Multiplies the priorities by biases, which depend on the numbers of jobs, and of workers
+    /// counted after the jobs.
+    pub(super) fn set_biases(&mut self, bias: impl Fn(u32) -> f64) {
+        for (worker, seat) in self.seats.iter_mut().enumerate() {
+            seat.bias = bias((self.jobs.len() + worker) as u32);
+        }
+        self.ready.clear();
+        for job in 0..self.jobs.len() {
+            self.jobs[job].bias = bias(job as u32);
+            self.jobs[job].ready = false;
+            self.enqueue(job);
+        }
+    }
+
+    /// Adds a job at the start of its first epoch; `epochs` may be 0.
+    pub(super) fn add_job(
+        &mut self,
+        epochs: u32,
+        training_rate: f64,
+        validation_rate: f64,
+    ) -> usize {
+        let job = self.jobs.len();
+        self.open.resize(self.open.len() + self.layout.words(), 0);
+        self.jobs.push(Job {
+            phase: Phase::Resting,
+            active: true,
+            running: 0,
+            training_left: 0,
+            validation_left: 0,
+            later_epochs: epochs,
+            training_rate,
+            validation_rate,
+            open_weight: 0.0,
+            location: NONE,
+            fixed: NONE,
+            priority: 0.0,
+            bias: 1.0,
+            ready: false,
+        });
+        self.begin_epoch(job);
+        self.count(job, 1.0);
+        self.enqueue(job);
+        job
+    }
+
+    pub(super) fn open(&self, job: usize) -> &[u64] {
+        let words = self.layout.words();
+        &self.open[job * words..(job + 1) * words]
+    }
+
+    pub(super) fn is_open(&self, job: usize, partition: usize) -> bool {
+        self.open(job)[partition / 64] >> (partition % 64) & 1 == 1
+    }
+
+    /// Jobs of which a unit could start, with their priorities, in descending order.
+    pub(super) fn ready(&self) -> &VecDeque<(f64, u32)> {
+        &self.ready
+    }
+
+    /// Workers with free slots that take units.
+    pub(super) fn free(&self) -> &[u32] {
+        &self.free
+    }
+
+    pub(super) fn demand(&self, partition: usize) -> f64 {
+        self.demand[partition]
+    }
+
+    /// Seconds that a unit is expected to take.
+    pub(super) fn estimate(&self, job: usize, partition: usize, worker: usize) -> f64 {
+        let rate = self.jobs[job].rate(self.layout.split(partition));
+        rate * self.layout.rows(partition) * self.layout.slowness(worker)
+    }
+
+    /// Whether a unit of the job could start on the worker if both were free.
+    pub(super) fn fits(&self, job: usize, worker: usize) -> bool {
+        let state = &self.jobs[job];
+        let Some(split) = state.split() else {
+            return false;
+        };
+        if split == Split::Train && state.fixed != NONE {
+            let partition = state.fixed as usize;
+            return self.layout.holds(worker, partition)
+                && !self.is_blocked(job, partition, worker);
+        }
+        if self.blocked.is_empty() {
+            return self.layout.any_open_here(self.open(job), worker, split);
+        }
+        let mut open = self.layout.open_here(self.open(job), worker, split);
+        open.any(|partition| !self.is_blocked(job, partition, worker))
+    }
+
+    /// Whether the job's unit on an open partition could start on the worker.
+    pub(super) fn fits_on(&self, job: usize, partition: usize, worker: usize) -> bool {
+        self.layout.holds(worker, partition) && !self.is_blocked(job, partition, worker)
+    }
+
+    /// Whether a unit of the job could start if there were a worker for it.
+    pub(super) fn is_ready(&self, job: usize) -> bool {
+        self.jobs[job].ready
+    }
+
+    /// The partition on which a job that [fits](Self::fits) a worker should start there: the one
+    /// that presses most on those who hold it, so that what only few can do is done first.
+    pub(super) fn partition_for(&self, job: usize, worker: usize) -> Option<usize> {
+        let state = &self.jobs[job];
+        let split = state.split()?;
+        if split == Split::Train && state.fixed != NONE {
+            return self.fits(job, worker).then_some(state.fixed as usize);
+        }
+        let open = self.layout.open_here(self.open(job), worker, split);
+        let fitting = open.filter(|&partition| !self.is_blocked(job, partition, worker));
+        let pressure = |p: usize| self.demand[p] / self.layout.holders(p).len().max(1) as f64;
+        fitting
+            .map(|p| (pressure(p), p))
+            .reduce(|a, b| if b.0 > a.0 { b } else { a })
+            .map(|(_, p)| p)
+    }
+
+    fn is_blocked(&self, job: usize, partition: usize, worker: usize) -> bool {
+        !self.blocked.is_empty()
+            && self.blocked.contains(&(job as u32, partition as u32, worker as u32))
+            && self
+                .layout
+                .holders(partition)
+                .iter()
+                .any(|&holder| !self.blocked.contains(&(job as u32, partition as u32, holder)))
+    }
+
+    /// Starts a unit in a free slot.
+    pub(super) fn start(&mut self, job: usize, partition: usize, worker: usize) {
+        self.occupy(worker);
+        self.take(job, partition);
+    }
+
+    /// Takes in that a unit was done before the job came onto the board.
+    pub(super) fn restore(&mut self, job: usize, partition: usize) -> Done {
+        self.take(job, partition);
+        self.complete(job, partition)
+    }
+
+    fn take(&mut self, job: usize, partition: usize) {
+        self.dequeue(job);
+        let words = self.layout.words();
+        self.open[job * words + partition / 64] &= !(1 << (partition % 64));
+        let split = self.layout.split(partition);
+        let state = &mut self.jobs[job];
+        state.running += 1;
+        if split == Split::Train {
+            state.open_weight -= self.layout.weight(partition);
+        }
+        let cost = -state.rate(split) * self.layout.rows(partition);
+        self.add_demand(partition, cost);
+        self.units_left -= 1;
+        self.enqueue(job);
+    }
+
+    /// The unit that ran is done; the slot was freed by [`release`](Self::release).
+    pub(super) fn complete(&mut self, job: usize, partition: usize) -> Done {
+        self.dequeue(job);
+        let split = self.layout.split(partition);
+        let state = &mut self.jobs[job];
+        state.running -= 1;
+        match split {
+            Split::Train => state.training_left -= 1,
+            Split::Validation => state.validation_left -= 1,
+        }
+        let done = if state.training_left + state.validation_left == 0 {
+            self.blocked.retain(|&(blocked, _, _)| blocked as usize != job);
+            self.begin_epoch(job);
+            Done::Epoch
+        } else if split == Split::Train && state.training_left == 0 {
+            state.phase = Phase::Validating;
+            Done::Training
+        } else {
+            Done::Unit
+        };
+        self.enqueue(job);
+        done
+    }
+
+    /// The unit that ran left no trace; it is open again.
+    pub(super) fn reopen(&mut self, job: usize, partition: usize) {
+        self.dequeue(job);
+        let words = self.layout.words();
+        self.open[job * words + partition / 64] |= 1 << (partition % 64);
+        let split = self.layout.split(partition);
+        let state = &mut self.jobs[job];
+        state.running -= 1;
+        if split == Split::Train {
+            state.open_weight += self.layout.weight(partition);
+        }
+        if state.active {
+            let cost = state.rate(split) * self.layout.rows(partition);
+            self.add_demand(partition, cost);
+            self.units_left += 1;
+        }
+        self.enqueue(job);
+    }
+
+    /// Takes a slot of a worker.
+    pub(super) fn occupy(&mut self, worker: usize) {
+        self.seats[worker].free -= 1;
+        if self.seats[worker].free == 0 {
+            self.free.retain(|&other| other as usize != worker);
+        }
+    }
+
+    /// Frees a slot of a worker.
+    pub(super) fn release(&mut self, worker: usize) {
+        self.seats[worker].free += 1;
+        self.list_if_free(worker);
+    }
+
+    /// Sets how many slots of a worker run nothing.
+    pub(super) fn set_free(&mut self, worker: usize, free: u32) {
+        if self.seats.len() <= worker {
+            self.seats.resize(worker + 1, Seat { free: 0, load: 0.0, bias: 1.0 });
+        }
+        self.seats[worker].free = free;
+        self.free.retain(|&other| other as usize != worker);
+        self.list_if_free(worker);
+    }
+
+    fn list_if_free(&mut self, worker: usize) {
+        if self.seats[worker].free > 0 && self.layout.takes_units(worker) {
+            if !self.free.contains(&(worker as u32)) {
+                self.free.push(worker as u32);
+            }
+            self.fresh_workers.push(worker as u32);
+        }
+    }
+
+    /// Changes a job in any way.
+    pub(super) fn change(&mut self, job: usize, change: impl FnOnce(&mut Job)) {
+        self.dequeue(job);
+        self.count(job, -1.0);
+        change(&mut self.jobs[job]);
+        self.count(job, 1.0);
+        self.enqueue(job);
+    }
+
+    /// Begins an epoch of a resting job whose later epochs were raised.
+    pub(super) fn wake(&mut self, job: usize) {
+        if self.jobs[job].phase == Phase::Resting {
+            self.dequeue(job);
+            self.begin_epoch(job);
+            self.enqueue(job);
+        }
+    }
+
+    /// Gives up an epoch of which nothing is done or running.
+    pub(super) fn give_up_epoch(&mut self, job: usize) {
+        self.dequeue(job);
+        self.count(job, -1.0);
+        self.end(job);
+        self.count(job, 1.0);
+    }
+
+    /// Ends a job for good.
+    pub(super) fn stop(&mut self, job: usize) {
+        self.give_up_epoch(job);
+        self.jobs[job].active = false;
+        self.blocked.retain(|&(blocked, _, _)| blocked as usize != job);
+    }
+
+    fn end(&mut self, job: usize) {
+        let words = self.layout.words();
+        self.open[job * words..(job + 1) * words].fill(0);
+        let state = &mut self.jobs[job];
+        state.phase = Phase::Resting;
+        state.later_epochs = 0;
+        state.training_left = 0;
+        state.validation_left = 0;
+        state.open_weight = 0.0;
+        state.fixed = NONE;
+    }
+
+    /// Turns a later epoch into the current one, or rests if there is none.
+    fn begin_epoch(&mut self, job: usize) {
+        if self.jobs[job].later_epochs == 0 {
+            self.end(job);
+            return;
+        }
+        let words = self.layout.words();
+        let partitions = self.layout.partitions();
+        for (index, word) in self.open[job * words..(job + 1) * words].iter_mut().enumerate() {
+            let bits = (partitions - index * 64).min(64);
+            *word = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+        }
+        let state = &mut self.jobs[job];
+        state.phase = Phase::Training;
+        state.later_epochs -= 1;
+        state.training_left = self.layout.training() as u32;
+        state.validation_left = self.layout.validation() as u32;
+        state.open_weight = self.layout.epoch_weights().0;
+    }
+
+    /// Adds a job's open units, or takes them away, from the sums over all jobs.
+    fn count(&mut self, job: usize, sign: f64) {
+        let state = self.jobs[job];
+        if !state.active {
+            return;
+        }
+        let later = state.later_epochs;
+        let mut units = 0;
+        for partition in 0..self.layout.partitions() {
+            let times = later + u32::from(self.is_open(job, partition));
+            if times > 0 {
+                let rate = state.rate(self.layout.split(partition));
+                let cost = rate * self.layout.rows(partition) * f64::from(times);
+                self.add_demand(partition, sign * cost);
+                units += u64::from(times);
+            }
+        }
+        if sign > 0.0 {
+            self.units_left += units;
+        } else {
+            self.units_left -= units;
+        }
+    }
+
+    fn add_demand(&mut self, partition: usize, cost: f64) {
+        self.demand[partition] += cost;
+        let holders = self.layout.holders(partition);
+        let share = cost / holders.len().max(1) as f64;
+        for &holder in holders {
+            let holder = holder as usize;
+            self.seats[holder].load += share * self.layout.slowness(holder);
+        }
+    }
+
+    /// Takes in that workers came or went or have another speed.
+    pub(super) fn relayout(&mut self, change: impl FnOnce(&mut Layout)) {
+        change(Arc::make_mut(&mut self.layout));
+        let workers = self.layout.workers();
+        self.seats.resize(workers, Seat { free: 0, load: 0.0, bias: 1.0 });
+        self.recount();
+        let free = |worker: &u32| {
+            self.seats[*worker as usize].free > 0 && self.layout.takes_units(*worker as usize)
+        };
+        self.free = (0..workers as u32).filter(free).collect();
+        self.fresh_workers.clone_from(&self.free);
+    }
+
+    /// Computes all sums anew, which also rids them of rounding errors.
+    pub(super) fn recount(&mut self) {
+        self.demand.fill(0.0);
+        self.units_left = 0;
+        self.ready.clear();
+        for seat in &mut self.seats {
+            seat.load = 0.0;
+        }
+        for job in 0..self.jobs.len() {
+            let open = self.layout.range(Split::Train).filter(|&p| self.is_open(job, p));
+            self.jobs[job].open_weight = open.map(|p| self.layout.weight(p)).sum();
+            self.count(job, 1.0);
+            self.jobs[job].ready = false;
+            self.enqueue(job);
+        }
+    }
+
+    /// Seconds until the job is done at the earliest, from when its running units are: its
+    /// training units one after the other, its validation units side by side.
+    pub(super) fn remaining(&self, job: usize) -> f64 {
+        let state = &self.jobs[job];
+        let later = f64::from(state.later_epochs);
+        let (epoch, _) = self.layout.epoch_weights();
+        let validations = later + f64::from(u8::from(state.validation_left > 0));
+        state.training_rate * (state.open_weight + later * epoch)
+            + state.validation_rate * validations * self.layout.longest_validation()
+    }
+
+    fn enqueue(&mut self, job: usize) {
+        let state = &self.jobs[job];
+        let startable = match state.phase {
+            Phase::Training => state.running == 0,
+            Phase::Validating => self.layout.range(Split::Validation).any(|p| self.is_open(job, p)),
+            Phase::Resting => false,
+        };
+        if !state.active || !startable {
+            return;
+        }
+        let priority = self.remaining(job) * state.bias;
+        let at = self.place(priority, job as u32);
+        self.ready.insert(at, (priority, job as u32));
+        self.fresh_jobs.push(job as u32);
+        let state = &mut self.jobs[job];
+        state.priority = priority;
+        state.ready = true;
+    }
+
+    fn dequeue(&mut self, job: usize) {
+        let state = &mut self.jobs[job];
+        if std::mem::take(&mut state.ready) {
+            let priority = state.priority;
+            let at = self.place(priority, job as u32);
+            let removed = self.ready.remove(at);
+            debug_assert_eq!(removed.map(|(_, other)| other), Some(job as u32));
+        }
+    }
+
+    /// The place in the order of those ready: by descending priority, then by number.
+    fn place(&self, priority: f64, job: u32) -> usize {
+        self.ready.partition_point(|&(other, number)| {
+            other > priority || (other == priority && number < job)
+        })
+    }
+}

@@ -1,0 +1,302 @@
+//! Looking ahead: the rest of the run is played through before a choice is made.
+//!
+//! A list scheduler is nearly optimal while much work is left. Its losses come at the end, and where
+//! trials are about as many as workers: there it pays to keep a worker waiting for a trial that will
+//! be free in a moment, or to take trials in another order. So the rest of the run is simulated, on a
+//! copy of the board, under a handful of *plans*, and the best plan makes the next choice (a
+//! rollout algorithm: Bertsekas, Tsitsiklis, Wu 1997, "Rollout algorithms for combinatorial
+//! optimization", Journal of Heuristics 3). The plan that won is tried again at the next choice, so
+//! that what was found is not lost; a plan is but a window and a seed, which biases the priorities.
+//!
+//! Time is spent in proportion to what the units themselves take, and only on the last few thousand
+//! units, so that the scheduler never costs more than a small share of one core.
+
+use super::board::{Board, Done};
+use super::dispatch::{Choice, Dispatcher, Soon};
+
+/// The most units that are played through.
+const HORIZON: u64 = 2048;
+
+/// Simulated units that a measured second pays for: at about a quarter of a microsecond each, half a
+/// per cent of one core.
+const STEPS_PER_SECOND: f64 = 20_000.0;
+
+/// Simulated units that one measured unit pays for at most, and the most that are saved up.
+const STEPS_PER_UNIT: f64 = 1_000.0;
+const SAVED_STEPS: f64 = 50_000.0;
+
+/// The first unit pays for as many as this, since the first choices bind the most.
+const ADVANCE: f64 = 50.0;
+
+/// A schedule this close to its lower bound is not worth improving.
+const GOOD_ENOUGH: f64 = 1.0005;
+
+/// Plans with drawn biases that are tried for one choice.
+const PLANS: u64 = 100;
+
+/// A good plan is not questioned before this part of the units that were left has started.
+const TRUST: u64 = 16;
+
+/// Windows to try, as parts of a mean unit.
+const WINDOWS: [f64; 6] = [0.0, 0.05, 0.1, 0.25, 0.5, 1.0];
+
+/// Biases to try: how far priorities are spread.
+const SPREADS: [f64; 4] = [0.05, 0.1, 0.3, 1.0];
+
+/// A running unit on a copy of the board.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running {
+    /// Seconds from now.
+    pub(super) ends: f64,
+    pub(super) job: u32,
+    pub(super) partition: u32,
+    pub(super) worker: u32,
+}
+
+/// A way to go on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Plan {
+    /// Those that end within this part of a mean unit are counted as free.
+    window: f64,
+    /// How far priorities are biased, and by which draw.
+    spread: f64,
+    draw: u64,
+}
+
+const GREEDY: Plan = Plan { window: 0.0, spread: 0.0, draw: 0 };
+
+impl Plan {
+    fn number(index: u64) -> Self {
+        if let Some(&window) = WINDOWS.get(index as usize) {
+            return Self { window, ..GREEDY };
+        }
+        let draw = mix(index);
+        let window = WINDOWS[(draw % WINDOWS.len() as u64) as usize];
+        let spread = SPREADS[(draw / 8 % SPREADS.len() as u64) as usize];
+        Self { window, spread, draw }
+    }
+
+    /// The factor on the priority of the job with an (original) number.
+    fn bias(&self, job: u32) -> f64 {
+        if self.spread == 0.0 {
+            return 1.0;
+        }
+        let uniform = (mix(self.draw ^ u64::from(job)) >> 11) as f64 / (1u64 << 53) as f64;
+        1.0 + self.spread * (uniform - 0.5)
+    }
+}
+
+/// The finaliser of `SplitMix64` (Steele, Lea, Flood 2014): one well-mixed word for another.
+fn mix(word: u64) -> u64 {
+    let mut z = word.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// Plans and pays for the looks ahead.
+#[derive(Debug)]
+pub(super) struct Lookahead {
+    plan: Plan,
+    tried: u64,
+    steps: f64,
+    /// The plan is good until fewer units than these are left.
+    trusted_until: u64,
+    unit_seconds: f64,
+    copy: Option<Board>,
+    running: Vec<Running>,
+    soon: Vec<Soon>,
+    choices: Vec<Choice>,
+}
+
+impl Default for Lookahead {
+    fn default() -> Self {
+        Self {
+            plan: GREEDY,
+            tried: 0,
+            steps: 0.0,
+            trusted_until: u64::MAX,
+            unit_seconds: 0.0,
+            copy: None,
+            running: Vec::new(),
+            soon: Vec::new(),
+            choices: Vec::new(),
+        }
+    }
+}
+
+impl Lookahead {
+    /// Takes in that a unit took this long, which pays for looks ahead.
+    pub(super) fn earn(&mut self, seconds: f64) {
+        let earned = (seconds * STEPS_PER_SECOND).min(STEPS_PER_UNIT);
+        let (weight, earned) =
+            if self.unit_seconds == 0.0 { (1.0, earned * ADVANCE) } else { (0.05, earned) };
+        self.unit_seconds += (seconds - self.unit_seconds) * weight;
+        self.steps = (self.steps + earned).min(SAVED_STEPS);
+    }
+
+    /// Whether there is a choice to be made that the greedy one may not be the best for.
+    pub(super) fn is_wanted(&self, board: &Board) -> bool {
+        self.unit_seconds > 0.0
+            && (1..=HORIZON).contains(&board.units_left)
+            && !board.free().is_empty()
+            && !board.ready().is_empty()
+            && (self.plan != GREEDY || self.can_question_plan(board))
+    }
+
+    fn can_question_plan(&self, board: &Board) -> bool {
+        self.steps >= board.units_left as f64 && !self.trusts_plan(board)
+    }
+
+    fn trusts_plan(&self, board: &Board) -> bool {
+        let left = board.units_left;
+        (self.trusted_until..=self.trusted_until.saturating_mul(2)).contains(&left)
+    }
+
+    /// The units to start on `board`, by the best plan found. `running` are the units that run, and
+    /// `bound` the seconds that no schedule can beat.
+    pub(super) fn choose(
+        &mut self,
+        dispatcher: &mut Dispatcher,
+        board: &Board,
+        running: &[Running],
+        bound: f64,
+        choices: &mut Vec<Choice>,
+    ) {
+        let (projected, numbers) = board.project();
+        let new_number = |job: u32| numbers.binary_search(&job).ok().map(|new| new as u32);
+        let running: Vec<Running> = running
+            .iter()
+            .filter_map(|unit| Some(Running { job: new_number(unit.job)?, ..*unit }))
+            .collect();
+
+        if self.can_question_plan(board) {
+            self.find_plan(dispatcher, &projected, &numbers, &running, bound);
+        }
+
+        choices.clear();
+        let plan = self.plan;
+        let mut copy = projected;
+        apply(&mut copy, plan, &numbers);
+        self.list_soon(&copy, &running, 0.0, plan);
+        loop {
+            dispatcher.choose(&mut copy, &self.soon, &mut self.choices);
+            for choice in &self.choices {
+                copy.start(choice.job as usize, choice.partition as usize, choice.worker as usize);
+                choices.push(Choice { job: numbers[choice.job as usize], ..*choice });
+            }
+            if self.choices.is_empty() || !self.soon.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// Plays plans through until one is good enough or the steps are spent, and keeps the best.
+    fn find_plan(
+        &mut self,
+        dispatcher: &mut Dispatcher,
+        board: &Board,
+        numbers: &[u32],
+        running: &[Running],
+        bound: f64,
+    ) {
+        let left = board.units_left;
+        let last = self.plan;
+        let mut best = self.play(dispatcher, board, numbers, running, last, f64::INFINITY);
+        let simple = (0..WINDOWS.len() as u64).map(Plan::number).filter(|&plan| plan != last);
+        let tried = self.tried;
+        let drawn = (1..=PLANS).map(|index| Plan::number(WINDOWS.len() as u64 + tried + index));
+        for plan in simple.chain(drawn) {
+            if best <= bound * GOOD_ENOUGH || self.steps < left as f64 {
+                break;
+            }
+            let makespan = self.play(dispatcher, board, numbers, running, plan, best);
+            if makespan < best * (1.0 - 1e-9) {
+                best = makespan;
+                self.plan = plan;
+            }
+        }
+        self.tried += PLANS;
+        let good = best <= bound * GOOD_ENOUGH;
+        self.trusted_until = if good { left - left / TRUST } else { u64::MAX };
+    }
+
+    /// The seconds until all is done under a plan, or anything above `limit` if that is exceeded.
+    fn play(
+        &mut self,
+        dispatcher: &mut Dispatcher,
+        from: &Board,
+        numbers: &[u32],
+        running: &[Running],
+        plan: Plan,
+        limit: f64,
+    ) -> f64 {
+        let mut board = self.copy.take().unwrap_or_else(|| from.clone());
+        board.copy_from(from);
+        apply(&mut board, plan, numbers);
+        self.running.clear();
+        self.running.extend_from_slice(running);
+        let mut now = 0.0;
+        let mut makespan = running.iter().map(|unit| unit.ends).fold(0.0, f64::max);
+        while board.units_left > 0 && makespan <= limit {
+            let units = std::mem::take(&mut self.running);
+            self.list_soon(&board, &units, now, plan);
+            self.running = units;
+            loop {
+                dispatcher.choose(&mut board, &self.soon, &mut self.choices);
+                for choice in &self.choices {
+                    let &Choice { job, partition, worker } = choice;
+                    let took = board.estimate(job as usize, partition as usize, worker as usize);
+                    board.start(job as usize, partition as usize, worker as usize);
+                    self.running.push(Running { ends: now + took, job, partition, worker });
+                    makespan = makespan.max(now + took);
+                    self.steps -= 1.0;
+                }
+                if self.choices.is_empty() || !self.soon.is_empty() {
+                    break;
+                }
+            }
+            let next = self.running.iter().map(|unit| unit.ends).fold(f64::INFINITY, f64::min);
+            if next == f64::INFINITY {
+                break;
+            }
+            now = next;
+            let mut at = 0;
+            while at < self.running.len() {
+                if self.running[at].ends <= now {
+                    let unit = self.running.swap_remove(at);
+                    board.release(unit.worker as usize);
+                    let _: Done = board.complete(unit.job as usize, unit.partition as usize);
+                } else {
+                    at += 1;
+                }
+            }
+        }
+        self.copy = Some(board);
+        makespan
+    }
+
+    fn list_soon(&mut self, board: &Board, running: &[Running], now: f64, plan: Plan) {
+        self.soon.clear();
+        let window = plan.window * self.unit_seconds;
+        if window == 0.0 || board.free().is_empty() || board.ready().is_empty() {
+            return;
+        }
+        let ending = running.iter().filter(|unit| unit.ends <= now + window);
+        self.soon.extend(ending.map(|unit| Soon {
+            wait: unit.ends - now,
+            job: unit.job,
+            worker: unit.worker,
+        }));
+    }
+}
+
+fn apply(board: &mut Board, plan: Plan, numbers: &[u32]) {
+    if plan.spread > 0.0 {
+        let jobs = numbers.len() as u32;
+        board.set_biases(|node| match node.checked_sub(jobs) {
+            None => plan.bias(numbers[node as usize]),
+            Some(worker) => plan.bias(u32::MAX - worker),
+        });
+    }
+}

@@ -1,0 +1,315 @@
+//! The discrete-event clock under the scheduler.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use super::plan::{KnownCosts, Plan, SimulationError};
+use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
+use crate::schedule::{PartitionSpec, Scheduler, TrialSpec, WorkerSpec};
+use crate::seed::SeededRng;
+
+/// Validation passes forward only: a third of the time of training.
+const VALIDATION_COST: f64 = 1.0 / 3.0;
+
+/// A unit's time in a slot.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Span {
+    /// The unit.
+    pub unit: Unit,
+    /// The worker.
+    pub worker: WorkerId,
+    /// When it began.
+    pub start: Duration,
+    /// When it ended.
+    pub end: Duration,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+/// How a simulated unit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was done.
+    Completed,
+    /// It failed and was tried again.
+    Failed,
+}
+
+/// What a simulated run came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// When the last unit ended.
+    pub makespan: Duration,
+    /// The longest trial: its training units one after the other and, in each epoch, its longest
+    /// validation unit.
+    pub longest_trial: Duration,
+    /// The busiest worker: what it alone can do, or its share of all.
+    pub busiest_worker: Duration,
+    /// Units that completed.
+    pub units: u64,
+    /// Units that failed.
+    pub failures: u64,
+    /// Slot time of units that completed.
+    pub busy: Duration,
+    /// Slot time of units that failed.
+    pub lost: Duration,
+    /// States that went to another worker.
+    pub hops: u64,
+    /// Bytes that they took along.
+    pub hop_bytes: u64,
+    /// Slots of all workers.
+    pub slots: usize,
+}
+
+impl Outcome {
+    /// The greater of the two lower bounds, which no schedule can beat.
+    pub fn bound(&self) -> Duration {
+        self.longest_trial.max(self.busiest_worker)
+    }
+
+    /// Makespan over bound: 1 is perfect.
+    pub fn ratio(&self) -> f64 {
+        self.makespan.as_secs_f64() / self.bound().as_secs_f64()
+    }
+
+    /// The part of the slots' time in which units completed.
+    pub fn utilisation(&self) -> f64 {
+        self.busy.as_secs_f64() / (self.makespan.as_secs_f64() * self.slots as f64)
+    }
+}
+
+impl Plan {
+    /// Runs the plan to its end. `observe` is told of each unit when it ends.
+    pub fn run(&self, mut observe: impl FnMut(&Span)) -> Result<Outcome, SimulationError> {
+        self.check()?;
+        let mut scheduler = self.scheduler()?;
+        let mut run = Run::new(self);
+        loop {
+            for assignment in scheduler.assign(Duration::from_nanos(run.now)) {
+                run.start(assignment.unit, assignment.worker, assignment.hop_from.is_some());
+            }
+            let Some(&Reverse((now, _))) = run.events.peek() else {
+                break;
+            };
+            run.now = now;
+            while let Some(attempt) = run.next_ending_now() {
+                let cost = Duration::from_nanos(now - attempt.start);
+                match attempt.ending {
+                    Ending::Completed => {
+                        scheduler.completed(attempt.unit, attempt.worker, cost)?;
+                    }
+                    Ending::Failed => {
+                        scheduler.failed(attempt.unit, attempt.worker)?;
+                    }
+                }
+                run.account(&attempt);
+                observe(&Span {
+                    unit: attempt.unit,
+                    worker: attempt.worker,
+                    start: Duration::from_nanos(attempt.start),
+                    end: Duration::from_nanos(now),
+                    ending: attempt.ending,
+                });
+            }
+        }
+        if !scheduler.is_idle() {
+            let stalls = scheduler.stalled();
+            let stalls: Vec<String> = stalls.iter().map(ToString::to_string).collect();
+            return Err(SimulationError::Stalled { units: run.units, stalls: stalls.join("; ") });
+        }
+        Ok(run.outcome())
+    }
+
+    fn check(&self) -> Result<(), SimulationError> {
+        let check = |what, found: f64, valid: bool, expected| {
+            if valid { Ok(()) } else { Err(SimulationError::Invalid { what, found, expected }) }
+        };
+        let jitter = (0.0..=3.0).contains(&self.jitter);
+        check("jitter", self.jitter, jitter, "between 0 and 3")?;
+        let rate = (0.0..=0.9).contains(&self.failure_rate);
+        check("failure rate", self.failure_rate, rate, "between 0 and 0.9")?;
+        if let Some(bandwidth) = self.bandwidth {
+            let valid = bandwidth.is_finite() && bandwidth > 0.0;
+            check("bandwidth", bandwidth, valid, "greater than 0 bytes per second")?;
+        }
+        for worker in &self.workers {
+            let valid = worker.slowness.is_finite() && worker.slowness > 0.0;
+            check("slowness of a worker", worker.slowness, valid, "greater than 0")?;
+        }
+        Ok(())
+    }
+
+    fn scheduler(&self) -> Result<Scheduler, SimulationError> {
+        let partitions: Vec<PartitionSpec> = (0..)
+            .zip(&self.partitions)
+            .map(|(id, partition)| PartitionSpec {
+                id: PartitionId(id),
+                split: partition.split,
+                rows: partition.rows,
+            })
+            .collect();
+        let mut scheduler = Scheduler::new(self.policy.clone(), self.seed, &partitions)?;
+        for (id, worker) in (0..).zip(&self.workers) {
+            scheduler.worker_joined(&WorkerSpec {
+                id: WorkerId(id),
+                slots: worker.slots,
+                partitions: worker.partitions.iter().map(|&id| PartitionId(id)).collect(),
+            })?;
+        }
+        for (id, trial) in (0..).zip(&self.trials) {
+            let known = self.costs == KnownCosts::Ratios;
+            scheduler.add_trial(&TrialSpec {
+                cost_per_row: known.then_some(trial.per_row.as_secs_f64()),
+                state_bytes: Some(trial.state_bytes),
+                ..TrialSpec::new(TrialId(id), self.epochs, self.seed.derive("trial", &[id]))
+            })?;
+        }
+        Ok(scheduler)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    unit: Unit,
+    worker: WorkerId,
+    start: u64,
+    /// Time on the partition, without the hop.
+    work: u64,
+    ending: Ending,
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    /// Nanoseconds since the start.
+    now: u64,
+    /// When a running unit ends, and its place among those running.
+    events: BinaryHeap<Reverse<(u64, u32)>>,
+    running: Vec<Attempt>,
+    vacant: Vec<u32>,
+    rng: SeededRng,
+    units: u64,
+    outcome: Outcome,
+    /// For each trial: training time, and its longest validation unit of each epoch.
+    trial_time: Vec<u64>,
+    validation_peak: Vec<(u32, u64)>,
+    /// For each worker, time on partitions that it alone holds.
+    alone_time: Vec<u64>,
+    holders: Vec<u32>,
+    /// All work, in seconds of a worker of usual speed.
+    work: f64,
+}
+
+impl<'a> Run<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let mut holders = vec![0; plan.partitions.len()];
+        for worker in &plan.workers {
+            for &partition in &worker.partitions {
+                holders[partition as usize] += 1;
+            }
+        }
+        Self {
+            plan,
+            now: 0,
+            events: BinaryHeap::new(),
+            running: Vec::new(),
+            vacant: Vec::new(),
+            rng: plan.seed.derive("simulation", &[]).rng(),
+            units: 0,
+            outcome: Outcome::default(),
+            trial_time: vec![0; plan.trials.len()],
+            validation_peak: vec![(0, 0); plan.trials.len()],
+            alone_time: vec![0; plan.workers.len()],
+            holders,
+            work: 0.0,
+        }
+    }
+
+    fn start(&mut self, unit: Unit, worker: WorkerId, hops: bool) {
+        let trial = &self.plan.trials[unit.trial.0 as usize];
+        let rows = self.plan.partitions[unit.partition.0 as usize].rows as f64;
+        let slowness = self.plan.workers[worker.0 as usize].slowness;
+        let mut seconds = trial.per_row.as_secs_f64() * rows * slowness;
+        if unit.split == Split::Validation {
+            seconds *= VALIDATION_COST;
+        }
+        if self.plan.jitter > 0.0 {
+            seconds *= (self.plan.jitter * self.rng.normal()).exp();
+        }
+        let failed = self.plan.failure_rate > 0.0 && self.rng.unit() < self.plan.failure_rate;
+        if failed {
+            seconds *= self.rng.unit();
+        }
+        let work = (seconds * 1e9) as u64;
+        let mut hop = 0;
+        if hops {
+            self.outcome.hops += 1;
+            self.outcome.hop_bytes += trial.state_bytes;
+            hop = self.plan.bandwidth.map_or(0, |b| (trial.state_bytes as f64 / b * 1e9) as u64);
+        }
+        let ending = if failed { Ending::Failed } else { Ending::Completed };
+        let attempt = Attempt { unit, worker, start: self.now, work, ending };
+        let place = if let Some(place) = self.vacant.pop() {
+            self.running[place as usize] = attempt;
+            place
+        } else {
+            self.running.push(attempt);
+            self.running.len() as u32 - 1
+        };
+        self.events.push(Reverse((self.now + (hop + work).max(1), place)));
+    }
+
+    fn next_ending_now(&mut self) -> Option<Attempt> {
+        let &Reverse((end, place)) = self.events.peek()?;
+        if end > self.now {
+            return None;
+        }
+        self.events.pop();
+        self.vacant.push(place);
+        Some(self.running[place as usize])
+    }
+
+    fn account(&mut self, attempt: &Attempt) {
+        let took = Duration::from_nanos(self.now - attempt.start);
+        if attempt.ending == Ending::Failed {
+            self.outcome.failures += 1;
+            self.outcome.lost += took;
+            return;
+        }
+        self.units += 1;
+        self.outcome.busy += took;
+        let (trial, worker) = (attempt.unit.trial.0 as usize, attempt.worker.0 as usize);
+        match attempt.unit.split {
+            Split::Train => self.trial_time[trial] += attempt.work,
+            Split::Validation => {
+                let (epoch, peak) = &mut self.validation_peak[trial];
+                if *epoch != attempt.unit.epoch {
+                    self.trial_time[trial] += *peak;
+                    (*epoch, *peak) = (attempt.unit.epoch, 0);
+                }
+                *peak = (*peak).max(attempt.work);
+            }
+        }
+        let partition = attempt.unit.partition.0 as usize;
+        if self.holders[partition] == 1 {
+            self.alone_time[worker] += attempt.work;
+        }
+        self.work += attempt.work as f64 * 1e-9 / self.plan.workers[worker].slowness;
+    }
+
+    fn outcome(mut self) -> Outcome {
+        let workers = &self.plan.workers;
+        let trials = self.trial_time.iter().zip(&self.validation_peak);
+        let longest = trials.map(|(time, (_, peak))| time + peak).max().unwrap_or(0);
+        let alone = self.alone_time.iter().zip(workers);
+        let alone = alone.map(|(&time, w)| time as f64 * 1e-9 / w.slots as f64);
+        let speed: f64 = workers.iter().map(|w| w.slots as f64 / w.slowness).sum();
+        let busiest = alone.fold(self.work / speed, f64::max);
+        self.outcome.units = self.units;
+        self.outcome.makespan = Duration::from_nanos(self.now);
+        self.outcome.longest_trial = Duration::from_nanos(longest);
+        self.outcome.busiest_worker = Duration::from_secs_f64(busiest);
+        self.outcome.slots = workers.iter().map(|worker| worker.slots).sum();
+        self.outcome
+    }
+}

@@ -1,0 +1,544 @@
+//! Random histories against the scheduler: trials, partitions, replica maps, speeds, failures,
+//! losses, joins, pauses and stops. An independent record of what was started and reported checks
+//! the invariants at every step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cerebro_core::schedule::{
+    Assignment, Completion, Failure, Next, PartitionSpec, Policy, Scheduler, TrialProgress,
+    TrialSpec, VisitOrders, WorkerSpec,
+};
+use cerebro_core::{PartitionId, Seed, Split, TrialId, Unit, WorkerId};
+use proptest::prelude::*;
+
+/// What happens next. Numbers are taken modulo what there is, times are powers of 2 in microseconds.
+#[derive(Clone, Debug)]
+enum Act {
+    Complete { running: usize, took: u32 },
+    Fail { running: usize },
+    Lose { worker: usize },
+    Join { slots: usize, held: u64 },
+    Drain { worker: usize },
+    Regrow { worker: usize, slots: usize, held: u64 },
+    Add { epochs: u32, guess: Option<u16> },
+    Pause { trial: usize },
+    Resume { trial: usize },
+    Stop { trial: usize },
+    SetEpochs { trial: usize, epochs: u32 },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let index = 0_usize..64;
+    prop_oneof![
+        20 => (index.clone(), 0_u32..20).prop_map(|(running, took)| Act::Complete { running, took }),
+        3 => index.clone().prop_map(|running| Act::Fail { running }),
+        1 => index.clone().prop_map(|worker| Act::Lose { worker }),
+        1 => (0_usize..3, any::<u64>()).prop_map(|(slots, held)| Act::Join { slots, held }),
+        1 => index.clone().prop_map(|worker| Act::Drain { worker }),
+        1 => (index.clone(), 0_usize..3, any::<u64>())
+            .prop_map(|(worker, slots, held)| Act::Regrow { worker, slots, held }),
+        1 => (0_u32..3, any::<Option<u16>>()).prop_map(|(epochs, guess)| Act::Add { epochs, guess }),
+        1 => index.clone().prop_map(|trial| Act::Pause { trial }),
+        1 => index.clone().prop_map(|trial| Act::Resume { trial }),
+        1 => index.clone().prop_map(|trial| Act::Stop { trial }),
+        1 => (index, 0_u32..4).prop_map(|(trial, epochs)| Act::SetEpochs { trial, epochs }),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Setting {
+    policy: Policy,
+    seed: u64,
+    training: u32,
+    validation: u32,
+    workers: Vec<(usize, u64)>,
+    trials: Vec<(u32, Option<u16>)>,
+    acts: Vec<Act>,
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    let policy = prop_oneof![
+        2 => Just(Policy::LongestRemainingFirst),
+        1 => Just(Policy::Random),
+        1 => Just(Policy::Seeded),
+    ];
+    let worker = (1_usize..3, any::<u64>());
+    let trial = (0_u32..3, any::<Option<u16>>());
+    (
+        policy,
+        any::<u64>(),
+        1_u32..6,
+        0_u32..3,
+        prop::collection::vec(worker, 1..5),
+        prop::collection::vec(trial, 1..6),
+        prop::collection::vec(act(), 0..60),
+    )
+        .prop_map(|(policy, seed, training, validation, workers, trials, acts)| Setting {
+            policy,
+            seed,
+            training,
+            validation,
+            workers,
+            trials,
+            acts,
+        })
+}
+
+#[derive(Clone, Debug)]
+struct WorkerRecord {
+    slots: usize,
+    held: BTreeSet<PartitionId>,
+    takes_units: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct TrialRecord {
+    epochs: u32,
+    paused: bool,
+    stopped: bool,
+    /// The training partitions done, epoch by epoch.
+    trained: Vec<Vec<PartitionId>>,
+    /// The validation partitions done, epoch by epoch.
+    validated: Vec<BTreeSet<PartitionId>>,
+    failures: BTreeMap<Unit, BTreeSet<WorkerId>>,
+}
+
+/// The independent record.
+struct World {
+    scheduler: Scheduler,
+    partitions: Vec<PartitionSpec>,
+    workers: BTreeMap<WorkerId, WorkerRecord>,
+    gone: Vec<WorkerId>,
+    trials: BTreeMap<TrialId, TrialRecord>,
+    running: Vec<Assignment>,
+    now: Duration,
+}
+
+impl World {
+    fn new(setting: &Setting) -> Self {
+        let partition = |id, split| PartitionSpec {
+            id: PartitionId(id),
+            split,
+            rows: 10 + u64::from(id) * 7 % 30,
+        };
+        // Validation partitions first, so that nothing rests on the order of the numbers.
+        let validation = (0..setting.validation).map(|id| partition(id, Split::Validation));
+        let training = (0..setting.training).map(|id| partition(100 + id, Split::Train));
+        let partitions: Vec<PartitionSpec> = validation.chain(training).collect();
+        let scheduler =
+            Scheduler::new(setting.policy.clone(), Seed(setting.seed), &partitions).unwrap();
+        let mut world = Self {
+            scheduler,
+            partitions,
+            workers: BTreeMap::new(),
+            gone: Vec::new(),
+            trials: BTreeMap::new(),
+            running: Vec::new(),
+            now: Duration::ZERO,
+        };
+        for &(slots, held) in &setting.workers {
+            world.join(slots, held);
+        }
+        for &(epochs, guess) in &setting.trials {
+            world.add(epochs, guess);
+        }
+        world
+    }
+
+    fn held(&self, bits: u64) -> BTreeSet<PartitionId> {
+        let bit = |at: usize| bits >> (at % 64) & 1 == 1;
+        let all = self.partitions.iter().enumerate();
+        all.filter(|&(at, _)| bit(at)).map(|(_, spec)| spec.id).collect()
+    }
+
+    fn join(&mut self, slots: usize, bits: u64) {
+        let id = WorkerId((self.workers.len() + self.gone.len()) as u32);
+        self.set_worker(id, slots, self.held(bits));
+    }
+
+    fn set_worker(&mut self, id: WorkerId, slots: usize, held: BTreeSet<PartitionId>) {
+        let partitions = held.iter().copied().collect();
+        self.scheduler.worker_joined(&WorkerSpec { id, slots, partitions }).unwrap();
+        self.workers.insert(id, WorkerRecord { slots, held, takes_units: slots > 0 });
+    }
+
+    fn add(&mut self, epochs: u32, guess: Option<u16>) {
+        let id = TrialId(self.trials.len() as u64);
+        let spec = TrialSpec {
+            cost_per_row: guess.map(f64::from),
+            ..TrialSpec::new(id, epochs, Seed(id.0))
+        };
+        self.scheduler.add_trial(&spec).unwrap();
+        self.trials.insert(id, TrialRecord { epochs, ..TrialRecord::default() });
+    }
+
+    fn training_partitions(&self) -> usize {
+        self.partitions.iter().filter(|spec| spec.split == Split::Train).count()
+    }
+
+    fn validation_partitions(&self) -> usize {
+        self.partitions.len() - self.training_partitions()
+    }
+
+    fn epochs_done(&self, trial: &TrialRecord) -> u32 {
+        let validated = |epoch| trial.validated.get(epoch).map_or(0, BTreeSet::len);
+        let full = |&(epoch, order): &(usize, &Vec<_>)| {
+            order.len() == self.training_partitions()
+                && validated(epoch) == self.validation_partitions()
+        };
+        trial.trained.iter().enumerate().take_while(full).count() as u32
+    }
+
+    /// Starts what is to start and checks that it may.
+    fn assign(&mut self) {
+        self.now += Duration::from_millis(10);
+        for start in self.scheduler.assign(self.now) {
+            let Assignment { unit, worker, .. } = start;
+            let spec = self.partitions.iter().find(|spec| spec.id == unit.partition).unwrap();
+            assert_eq!(spec.split, unit.split);
+            let record = &self.workers[&worker];
+            assert!(record.takes_units, "{worker} is draining and was given {unit}");
+            assert!(record.held.contains(&unit.partition), "{worker} does not hold {unit}");
+            let busy = self.running.iter().filter(|other| other.worker == worker).count();
+            assert!(busy < record.slots, "exclusivity: {worker} has no slot for {unit}");
+
+            let trial = &self.trials[&unit.trial];
+            assert!(!trial.stopped && !trial.paused, "{unit} started though it was not to");
+            assert_eq!(unit.epoch, self.epochs_done(trial), "{unit} is of another epoch");
+            let others = self.running.iter().filter(|other| other.unit.trial == unit.trial);
+            let epoch = unit.epoch as usize;
+            let trained = trial.trained.get(epoch).map_or(&[][..], Vec::as_slice);
+            match unit.split {
+                Split::Train => {
+                    assert_eq!(others.count(), 0, "isolation: {unit} while others run");
+                    assert!(!trained.contains(&unit.partition), "completeness: {unit} twice");
+                }
+                Split::Validation => {
+                    let mut others = others.map(|other| other.unit);
+                    assert!(others.all(|other| other != unit && other.split == unit.split));
+                    assert_eq!(trained.len(), self.training_partitions(), "{unit} too early");
+                    let done = trial.validated.get(epoch);
+                    let twice = done.is_some_and(|done| done.contains(&unit.partition));
+                    assert!(!twice, "completeness: {unit} twice");
+                }
+            }
+            let failed_on = trial.failures.get(&unit);
+            if failed_on.is_some_and(|workers| workers.contains(&worker)) {
+                let mut holders = self.holders(unit.partition);
+                assert!(holders.all(|holder| failed_on.unwrap().contains(&holder)));
+            }
+            self.running.push(start);
+        }
+        self.check_stalls();
+    }
+
+    fn holders(&self, partition: PartitionId) -> impl Iterator<Item = WorkerId> {
+        let holds =
+            move |record: &WorkerRecord| record.takes_units && record.held.contains(&partition);
+        self.workers.iter().filter(move |(_, record)| holds(record)).map(|(&id, _)| id)
+    }
+
+    /// Open units of active trials on a partition, in this epoch or later.
+    fn needs(&self, id: TrialId, spec: &PartitionSpec) -> bool {
+        let trial = &self.trials[&id];
+        if trial.stopped || trial.paused {
+            return false;
+        }
+        let epoch = self.epochs_done(trial);
+        let begun = self.has_begun(id);
+        let is_running = |unit: Unit| self.running.iter().any(|other| other.unit == unit);
+        let unit = Unit { trial: id, epoch, split: spec.split, partition: spec.id };
+        let done = match spec.split {
+            Split::Train => trial.trained.get(epoch as usize).is_some_and(|d| d.contains(&spec.id)),
+            Split::Validation => {
+                trial.validated.get(epoch as usize).is_some_and(|d| d.contains(&spec.id))
+            }
+        };
+        let this_epoch = (epoch < trial.epochs || begun) && !done && !is_running(unit);
+        this_epoch || epoch + 1 < trial.epochs
+    }
+
+    fn has_begun(&self, id: TrialId) -> bool {
+        let trial = &self.trials[&id];
+        let epoch = self.epochs_done(trial);
+        trial.trained.get(epoch as usize).is_some_and(|done| !done.is_empty())
+            || self.running.iter().any(|other| other.unit.trial == id)
+    }
+
+    fn check_stalls(&self) {
+        let named: BTreeMap<PartitionId, usize> =
+            self.scheduler.stalled().iter().map(|stall| (stall.partition, stall.trials)).collect();
+        let mut expected = BTreeMap::new();
+        for spec in &self.partitions {
+            let trials = self.trials.keys().filter(|&&id| self.needs(id, spec)).count();
+            if trials > 0 && self.holders(spec.id).next().is_none() {
+                expected.insert(spec.id, trials);
+            }
+        }
+        assert_eq!(named, expected, "the partitions without a holder");
+    }
+
+    fn complete(&mut self, at: usize, took: Duration) {
+        let Assignment { unit, worker, .. } = self.running.swap_remove(at);
+        let completion = self.scheduler.completed(unit, worker, took).unwrap();
+        let (training, validation) = (self.training_partitions(), self.validation_partitions());
+        let trial = self.trials.get_mut(&unit.trial).unwrap();
+        if trial.stopped {
+            assert_eq!(completion, Completion::Discarded);
+            return;
+        }
+        let epoch = unit.epoch as usize;
+        trial.trained.resize(trial.trained.len().max(epoch + 1), Vec::new());
+        trial.validated.resize(trial.validated.len().max(epoch + 1), BTreeSet::new());
+        match unit.split {
+            Split::Train => trial.trained[epoch].push(unit.partition),
+            Split::Validation => assert!(trial.validated[epoch].insert(unit.partition)),
+        }
+        let trained = trial.trained[epoch].len() == training;
+        let expected = if trained && trial.validated[epoch].len() == validation {
+            let next = if unit.epoch + 1 < trial.epochs { Next::Epoch } else { Next::Rest };
+            Completion::EpochCompleted { epoch: unit.epoch, next }
+        } else if trained && unit.split == Split::Train {
+            Completion::EpochTrained { epoch: unit.epoch }
+        } else {
+            Completion::Unit
+        };
+        assert_eq!(completion, expected);
+    }
+
+    fn fail(&mut self, at: usize) {
+        let Assignment { unit, worker, .. } = self.running.swap_remove(at);
+        let failure = self.scheduler.failed(unit, worker).unwrap();
+        let holders: Vec<WorkerId> = self.holders(unit.partition).collect();
+        let trial = self.trials.get_mut(&unit.trial).unwrap();
+        if trial.stopped {
+            assert_eq!(failure, Failure::Discarded);
+            return;
+        }
+        let failed_on = trial.failures.entry(unit).or_default();
+        failed_on.insert(worker);
+        let expected = holders.iter().filter(|&holder| !failed_on.contains(holder)).count();
+        let Failure::Open { failures, fresh_holders } = failure else {
+            panic!("{failure:?} of {unit}");
+        };
+        assert!(failures >= 1);
+        assert_eq!(fresh_holders, expected);
+    }
+
+    fn lose(&mut self, worker: WorkerId) {
+        let (lost, left): (Vec<_>, Vec<_>) =
+            self.running.drain(..).partition(|other| other.worker == worker);
+        self.running = left;
+        self.workers.remove(&worker);
+        self.gone.push(worker);
+        let mut open = self.scheduler.worker_lost(worker);
+        open.sort_unstable();
+        let wanted = |unit: &Unit| !self.trials[&unit.trial].stopped;
+        let mut expected: Vec<Unit> = lost.iter().map(|other| other.unit).filter(wanted).collect();
+        expected.sort_unstable();
+        assert_eq!(open, expected);
+        for late in lost {
+            // Atomicity: a report from the lost worker changes nothing.
+            assert!(self.scheduler.completed(late.unit, worker, Duration::from_secs(1)).is_err());
+            assert!(self.scheduler.failed(late.unit, worker).is_err());
+        }
+    }
+
+    fn act(&mut self, act: &Act) {
+        let worker = |world: &Self, at: usize| {
+            world.workers.keys().nth(at % world.workers.len().max(1)).copied()
+        };
+        let trial = |world: &Self, at: usize| TrialId((at % world.trials.len()) as u64);
+        let count = self.running.len();
+        match *act {
+            Act::Complete { running, took } if count > 0 => {
+                self.complete(running % count, Duration::from_micros(1 << took));
+            }
+            Act::Fail { running } if count > 0 => self.fail(running % count),
+            Act::Complete { .. } | Act::Fail { .. } => {}
+            Act::Lose { worker: at } => {
+                if let Some(id) = worker(self, at) {
+                    self.lose(id);
+                }
+            }
+            Act::Join { slots, held } => self.join(slots, held),
+            Act::Drain { worker: at } => {
+                if let Some(id) = worker(self, at) {
+                    self.scheduler.drain(id);
+                    self.workers.get_mut(&id).unwrap().takes_units = false;
+                }
+            }
+            Act::Regrow { worker: at, slots, held } => {
+                if let Some(id) = worker(self, at) {
+                    self.set_worker(id, slots, self.held(held));
+                }
+            }
+            Act::Add { epochs, guess } => self.add(epochs, guess),
+            Act::Pause { trial: at } => {
+                self.change(trial(self, at), Scheduler::pause, |t| t.paused = true);
+            }
+            Act::Resume { trial: at } => {
+                self.change(trial(self, at), Scheduler::resume, |t| t.paused = false);
+            }
+            Act::Stop { trial: at } => {
+                let id = trial(self, at);
+                self.scheduler.stop(id).unwrap();
+                self.trials.get_mut(&id).unwrap().stopped = true;
+            }
+            Act::SetEpochs { trial: at, epochs } => {
+                let set = |s: &mut Scheduler, id| s.set_epochs(id, epochs);
+                self.change(trial(self, at), set, |t| t.epochs = epochs);
+            }
+        }
+        self.assign();
+    }
+
+    fn change<E: std::fmt::Debug>(
+        &mut self,
+        id: TrialId,
+        call: impl Fn(&mut Scheduler, TrialId) -> Result<(), E>,
+        record: impl Fn(&mut TrialRecord),
+    ) {
+        let called = call(&mut self.scheduler, id);
+        assert_eq!(called.is_err(), self.trials[&id].stopped);
+        if called.is_ok() {
+            record(self.trials.get_mut(&id).unwrap());
+        }
+    }
+
+    /// Gives every partition a holder and every trial leave to go on, and runs to the end.
+    fn finish(&mut self) {
+        self.join(1, u64::MAX);
+        let trials: Vec<TrialId> = self.trials.keys().copied().collect();
+        for id in trials {
+            self.change(id, Scheduler::resume, |t| t.paused = false);
+        }
+        self.assign();
+        assert_eq!(self.scheduler.stalled(), []);
+        while !self.scheduler.is_idle() {
+            assert!(!self.running.is_empty(), "work is left, a holder is there, and nothing runs");
+            self.complete(0, Duration::from_micros(500));
+            self.assign();
+        }
+        assert!(self.running.is_empty());
+        for (id, trial) in &self.trials {
+            let recorded = self.scheduler.visit_order(*id).unwrap();
+            let kept = trial.trained.iter().filter(|order| !order.is_empty()).cloned();
+            assert_eq!(recorded, kept.collect::<Vec<_>>());
+            if trial.stopped {
+                continue;
+            }
+            let done = self.epochs_done(trial);
+            assert!(done >= trial.epochs, "{id} has {done} of {} epochs", trial.epochs);
+            for order in recorded {
+                let distinct: BTreeSet<_> = order.iter().collect();
+                assert_eq!(order.len(), self.training_partitions(), "completeness");
+                assert_eq!(distinct.len(), order.len(), "completeness");
+            }
+        }
+    }
+
+    fn orders(&self) -> VisitOrders {
+        let order = |id: &TrialId| (*id, self.scheduler.visit_order(*id).unwrap());
+        VisitOrders(self.trials.keys().map(order).collect())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 10_000,
+        failure_persistence: None,
+        max_shrink_iters: 2_000,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn every_history_keeps_the_invariants_and_ends(setting in setting()) {
+        let mut world = World::new(&setting);
+        world.assign();
+        for act in &setting.acts {
+            world.act(act);
+        }
+        world.finish();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_replay_repeats_the_visit_orders_on_another_cluster(setting in setting()) {
+        let still = |act: &&Act| matches!(act, Act::Complete { .. } | Act::Fail { .. } | Act::Lose { .. });
+        let acts: Vec<Act> = setting.acts.iter().filter(still).cloned().collect();
+        let mut first = World::new(&setting);
+        first.assign();
+        acts.iter().for_each(|act| first.act(act));
+        first.finish();
+
+        let policy = Policy::Replay(first.orders());
+        let workers = vec![(2, u64::MAX), (1, u64::MAX)];
+        let mut second = World::new(&Setting { policy, workers, ..setting });
+        second.assign();
+        acts.iter().rev().for_each(|act| second.act(act));
+        second.finish();
+        prop_assert_eq!(first.orders(), second.orders());
+    }
+
+    #[test]
+    fn seeded_orders_depend_on_neither_the_cluster_nor_the_other_trials(setting in setting()) {
+        let setting = Setting { policy: Policy::Seeded, ..setting };
+        let still = |act: &&Act| matches!(act, Act::Complete { .. } | Act::Fail { .. } | Act::Lose { .. });
+        let acts: Vec<Act> = setting.acts.iter().filter(still).cloned().collect();
+        let mut all = World::new(&setting);
+        all.assign();
+        acts.iter().for_each(|act| all.act(act));
+        all.finish();
+
+        let workers = vec![(1, u64::MAX)];
+        let mut alone = World::new(&Setting { workers, trials: setting.trials[..1].to_vec(), ..setting });
+        alone.assign();
+        alone.finish();
+        prop_assert_eq!(&all.orders().0[&TrialId(0)], &alone.orders().0[&TrialId(0)]);
+    }
+
+    #[test]
+    fn a_resumed_trial_goes_on_where_it_was(setting in setting(), units in 0_usize..30) {
+        let workers = vec![(1, u64::MAX)];
+        let setting = Setting { workers, policy: Policy::Seeded, ..setting };
+        let mut whole = World::new(&setting);
+        whole.assign();
+        whole.finish();
+
+        let mut first = World::new(&setting);
+        first.assign();
+        for _ in 0..units {
+            if !first.running.is_empty() {
+                first.complete(0, Duration::from_micros(500));
+                first.assign();
+            }
+        }
+        let mut second = World::new(&Setting { trials: Vec::new(), ..setting });
+        for (&id, trial) in &first.trials {
+            let done = first.epochs_done(trial) as usize;
+            let completed = TrialProgress {
+                epochs: trial.trained[..done].to_vec(),
+                trained: trial.trained.get(done).cloned().unwrap_or_default(),
+                validated: trial.validated.get(done).into_iter().flatten().copied().collect(),
+            };
+            let spec = TrialSpec {
+                completed: Some(completed),
+                ..TrialSpec::new(id, trial.epochs, Seed(id.0))
+            };
+            second.scheduler.add_trial(&spec).unwrap();
+            second.trials.insert(id, TrialRecord { failures: BTreeMap::new(), ..trial.clone() });
+        }
+        second.assign();
+        second.finish();
+        prop_assert_eq!(whole.orders(), second.orders());
+    }
+}
