@@ -71,13 +71,13 @@ impl Traffic {
     /// | full copies | p D |
     /// | remote reads | k \|S\| D |
     /// | model averaging | 2 k p \|S\| m |
-    /// | all-reduce | 2 k (p - 1) \|S\| m b |
+    /// | all-reduce | 2 k (p - 1) \|S\| m ⌈b / p⌉ |
     ///
     /// The paper counts a hop after every unit, so the traffic of model hopping is an upper bound;
     /// its full copies are one for each worker, the worker's own share included. Model averaging
     /// sends each model to a server and back. A ring all-reduce sends 2 (p - 1) / p of a model from
     /// each of p workers (Patarasuk, Yuan 2009, "Bandwidth optimal all-reduce algorithms for
-    /// clusters of workstations").
+    /// clusters of workstations"), and in each of its steps every worker takes one mini-batch.
     pub fn bytes(&self, strategy: Strategy) -> u128 {
         let [trials, epochs, workers, model, data, batches] = [
             self.trials,
@@ -94,7 +94,11 @@ impl Traffic {
             Strategy::RemoteReads => epochs * trials * data,
             Strategy::ModelAveraging => 2 * epochs * workers * trials * model,
             Strategy::AllReduce => {
-                2 * epochs * workers.saturating_sub(1) * trials * model * batches
+                2 * epochs
+                    * workers.saturating_sub(1)
+                    * trials
+                    * model
+                    * batches.div_ceil(workers.max(1))
             }
         }
     }
