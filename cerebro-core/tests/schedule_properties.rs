@@ -477,7 +477,9 @@ proptest! {
         let acts: Vec<Act> = setting.acts.iter().filter(still).cloned().collect();
         let mut first = World::new(&setting);
         first.assign();
-        acts.iter().for_each(|act| first.act(act));
+        for act in &acts {
+            first.act(act);
+        }
         first.finish();
 
         let policy = Policy::Replay(first.orders());
@@ -496,7 +498,9 @@ proptest! {
         let acts: Vec<Act> = setting.acts.iter().filter(still).cloned().collect();
         let mut all = World::new(&setting);
         all.assign();
-        acts.iter().for_each(|act| all.act(act));
+        for act in &acts {
+            all.act(act);
+        }
         all.finish();
 
         let workers = vec![(1, u64::MAX)];

@@ -62,7 +62,7 @@ pub fn gantt(spans: &[Span], makespan: Duration) -> String {
     }
     for (at, lane, span) in placed {
         let x = LEFT + span.start.as_secs_f64() * scale;
-        let width = ((span.end - span.start).as_secs_f64() * scale).max(0.2);
+        let width = (span.end.saturating_sub(span.start).as_secs_f64() * scale).max(0.2);
         let y = TOP + ROW * (offsets[at] + lane) as f64 + 2.0;
         // Golden-angle hues keep neighbouring trials apart.
         let hue = (span.unit.trial.0 as f64 * 137.508) % 360.0;
