@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cerebro_core::data::{Partition, Tensor};
 use cerebro_core::metric::LOSS;
-use cerebro_core::{Metrics, Model, ModelError, Pass, Seed, State};
+use cerebro_core::{ConfigError, Metrics, Model, ModelError, Pass, Seed, State};
 use ndarray::ArrayD;
 
 use crate::bindings::Bindings;
@@ -37,6 +37,22 @@ impl OnnxModel {
         })
     }
 
+    /// Refuses a partition that has no full batch: its trial would silently train at another batch
+    /// size than its Config says.
+    fn check_batch_size(&self, partition: &dyn Partition) -> Result<(), ModelError> {
+        let (rows, id) = (partition.rows(), partition.id());
+        if self.batch_size <= rows {
+            return Ok(());
+        }
+        Err(ConfigError::Invalid {
+            name: "batch_size".to_owned(),
+            value: self.batch_size.to_string(),
+            found: "more than a partition's rows",
+            expected: format!("at most {rows}, the rows of {id} (or prepare fewer partitions),"),
+        }
+        .into())
+    }
+
     /// The loop of `train`: gives the metrics and the State afterwards.
     fn steps(
         &self,
@@ -45,7 +61,7 @@ impl OnnxModel {
     ) -> Result<(Metrics, TrainingState), ModelError> {
         let start = self.current()?;
         let order = pass.row_order(partition);
-        let batch_size = self.batch_size.min(order.len());
+        let batch_size = self.batch_size;
         let mut slot = lock(&self.slot);
         let mut unit = PassOver::new(self, &mut slot, partition, Task::Step, batch_size)?;
         let mut sums = Sums::default();
@@ -110,6 +126,7 @@ impl Model for OnnxModel {
     }
 
     fn train(&mut self, partition: &dyn Partition, pass: &Pass<'_>) -> Result<Metrics, ModelError> {
+        self.check_batch_size(partition)?;
         let (metrics, state) = self.steps(partition, pass)?;
         self.state = Some(Arc::new(state));
         Ok(metrics)

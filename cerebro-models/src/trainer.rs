@@ -81,7 +81,7 @@ impl fmt::Debug for Architecture {
 /// | name | needed | meaning |
 /// | --- | --- | --- |
 /// | `learning_rate` | yes | the step size, at least 0 |
-/// | `batch_size` | yes | rows per step; a partition with fewer rows is one batch. The last, smaller batch of a partition is trained on too |
+/// | `batch_size` | yes | rows per step, at most as many as the smallest partition has. The last, smaller batch of a partition is trained on too |
 /// | `optimizer` | yes | `sgd`, `adam`, `adamw`, `rmsprop`, `adagrad`, `lamb` or `lion` |
 /// | `weight_decay` | | at least 0; decoupled for `adamw`, `lamb` and `lion` |
 /// | `momentum` | | for `sgd` and `rmsprop`; at least 0, below 1 |

@@ -176,8 +176,7 @@ fn the_last_smaller_batch_is_trained_on() {
     };
     assert_eq!(steps(32), 2);
     assert_eq!(steps(33), 3);
-    // A batch size above the partition's rows gives one batch of all rows.
-    assert_eq!(steps(9), 1);
+    assert_eq!(steps(16), 1);
 }
 
 #[test]
@@ -292,7 +291,7 @@ fn data_that_do_not_fit_the_network_are_told_with_shapes_and_names() {
     let error = run(&trainer, &config(0.1), Seed(1), None, 0, &narrow).unwrap_err().to_string();
     assert!(error.contains("shape [6]") && error.contains("shape [5]"), "{error}");
 
-    let unnamed = [("features", Tensor::from(Array2::<f32>::zeros((4, 6)).into_dyn()))];
+    let unnamed = [("features", Tensor::from(Array2::<f32>::zeros((40, 6)).into_dyn()))];
     let unnamed = MemoryPartition::new(PartitionId(0), unnamed).unwrap();
     let error = run(&trainer, &config(0.1), Seed(1), None, 0, &unnamed).unwrap_err().to_string();
     assert!(error.contains("no tensor `x`") && error.contains("features"), "{error}");
@@ -346,4 +345,15 @@ fn slots_that_start_at_once_all_train() {
             thread.join().unwrap().unwrap();
         }
     });
+}
+
+#[test]
+fn a_batch_larger_than_a_partition_is_told_with_both_sizes() {
+    let trainer = trainer();
+    let refused = run(&trainer, &config(0.1), Seed(1), None, 0, &blobs(3, 10)).unwrap_err();
+    let text = refused.to_string();
+    assert!(matches!(refused, ModelError::Config(_)), "no other attempt would go better");
+    for part in ["`batch_size` = 16", "at most 10", "partition-3"] {
+        assert!(text.contains(part), "{text}");
+    }
 }

@@ -102,6 +102,7 @@ fn search(
         .objective(Objective::maximize("accuracy"))
         .epochs(EPOCHS)
         .seed(SEED)
+        .concurrent_trials(12)
         .keep_models(1)
         .observer(Progress::new())
         .observer(JsonLines::create(folder.join("events.jsonl"))?)
