@@ -89,7 +89,7 @@ fn search(
 ) -> Result<ExperimentResult, Box<dyn Error>> {
     let space = Space::builder()
         .choice("hidden", [vec![256], vec![512, 256], vec![512, 512]])
-        .choice("batch_size", [8, 16])
+        .choice("batch_size", [4, 8])
         .choice("optimizer", ["sgd", "adamw"])
         .loguniform("learning_rate", 3e-4, 1e-1)
         .loguniform("weight_decay", 1e-6, 1e-2)
