@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use cerebro_backend_tcp::TcpBackend;
 use cerebro_core::experiment::ExperimentResult;
 use cerebro_core::observe::Event;
-use support::driver;
+use support::{driver, free_address};
 use support::experiments::{
     Recorder, experiment, is_as_if_undisturbed, rates, states, undisturbed,
 };
@@ -173,7 +173,7 @@ fn start_driver(address: SocketAddr, folder: &Path) -> Command {
 #[test]
 fn a_driver_that_is_killed_and_workers_that_wait_for_the_next() {
     let folder = tempfile::tempdir().unwrap();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     let mut crew: Vec<Process> =
         (0..2).map(|_| Process::start(address, Fault::None, folder.path())).collect();
     let killed = start_driver(address, folder.path()).env("CEREBRO_TEST_DIES", "").status();

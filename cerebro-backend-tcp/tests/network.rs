@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,7 @@ use cerebro_core::observe::Event;
 use support::experiments::{Recorder, experiment, is_as_if_undisturbed, rates};
 use support::faulty::{self, Fault};
 use support::proxy::Proxy;
-use support::{Worker, driver};
-
-/// A port that nobody listens on at the moment.
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use support::{Worker, driver, free_address};
 
 /// A driver of trials whose States take several chunks.
 fn large_states() -> TcpBackendBuilder {

@@ -8,14 +8,34 @@ pub mod faulty;
 pub mod proxy;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cerebro_backend_tcp::worker::{Options, Registry, WorkerError, serve_until};
 use cerebro_backend_tcp::{TcpBackend, TcpBackendBuilder};
 use cerebro_core::testing::{self, Tally};
+
+/// An address that nobody listens on, for a process that is to listen on it later.
+///
+/// It is none of those that the system hands out by itself, so that no connection of another test
+/// takes it in between; and no two calls give the same.
+pub fn free_address() -> SocketAddr {
+    /// From here on, up to where Linux begins to hand out ports.
+    const PORTS: std::ops::Range<u16> = 12_000..32_000;
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    let free = |_: u16| {
+        // Test programs that run at the same time begin far from each other.
+        let process = (std::process::id() % 400 * 50) as u16;
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + (process + call) % PORTS.len() as u16;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        TcpListener::bind(address).is_ok().then_some(address)
+    };
+    PORTS.into_iter().find_map(free).expect("not every port is taken")
+}
 
 /// The data set of [`testing::dataset`], by its numbers of partitions.
 pub fn url(train: u32, validation: u32) -> String {
