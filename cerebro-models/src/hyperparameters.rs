@@ -5,6 +5,7 @@ use std::fmt::Display;
 use cerebro_core::{Config, ConfigError};
 
 use crate::optim::{Clipping, Optimizer, Update};
+use crate::schedule::Schedule;
 
 /// Those that every optimizer has.
 const ALWAYS: [&str; 6] =
@@ -16,6 +17,7 @@ const OPTIMIZERS: &str = "one of sgd, adam, adamw, rmsprop, adagrad, lamb, lion"
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Hyperparameters {
     pub(crate) optimizer: Optimizer,
+    pub(crate) schedule: Schedule,
     pub(crate) batch_size: usize,
 }
 
@@ -34,16 +36,16 @@ impl Hyperparameters {
             other => return Err(invalid("optimizer", other, "unknown", OPTIMIZERS)),
         };
         let others = others.iter().map(String::as_str);
-        config.only(
-            &ALWAYS.into_iter().chain(own.iter().copied()).chain(others).collect::<Vec<_>>(),
-        )?;
+        let known = ALWAYS.into_iter().chain(own.iter().copied()).chain(Schedule::names(config)?);
+        config.only(&known.chain(others).collect::<Vec<_>>())?;
 
         let learning_rate = number(config, "learning_rate", Range::AtLeastZero)?;
         let mut optimizer = optimizer(learning_rate.unwrap_or_default());
         set(&mut optimizer.weight_decay, number(config, "weight_decay", Range::AtLeastZero)?);
         optimizer.clipping = clipping(config)?;
         read_update(config, &mut optimizer.update)?;
-        Ok(Self { optimizer, batch_size: config.size("batch_size")? })
+        let schedule = Schedule::read(config, optimizer.learning_rate)?;
+        Ok(Self { optimizer, schedule, batch_size: config.size("batch_size")? })
     }
 }
 
@@ -93,19 +95,31 @@ fn clipping(config: &Config) -> Result<Clipping, ConfigError> {
 
 /// The numbers that a hyperparameter may be.
 #[derive(Clone, Copy, Debug)]
-enum Range {
+pub(crate) enum Range {
     AtLeastZero,
+    AtLeastOne,
+    Positive,
+    /// At least 0, below 1.
     Fraction,
+    /// Above 0, at most 1.
+    Share,
 }
 
 /// The value of a hyperparameter, if the Config has it; `learning_rate` it must have.
-fn number(config: &Config, name: &str, range: Range) -> Result<Option<f64>, ConfigError> {
+pub(crate) fn number(
+    config: &Config,
+    name: &str,
+    range: Range,
+) -> Result<Option<f64>, ConfigError> {
     if config.get(name).is_none() && name != "learning_rate" {
         return Ok(None);
     }
     let value = config.float(name)?;
     let (is_valid, expected) = match range {
         Range::AtLeastZero => (value >= 0.0 && value.is_finite(), "a finite number of at least 0"),
+        Range::AtLeastOne => (value >= 1.0 && value.is_finite(), "a finite number of at least 1"),
+        Range::Positive => (value > 0.0 && value.is_finite(), "a finite number above 0"),
+        Range::Share => (value > 0.0 && value <= 1.0, "a number above 0 and at most 1"),
         Range::Fraction => ((0.0..1.0).contains(&value), "a number of at least 0 and below 1"),
     };
     if is_valid { Ok(Some(value)) } else { Err(invalid(name, value, "out of range", expected)) }
@@ -117,7 +131,12 @@ fn set(setting: &mut f64, value: Option<f64>) {
     }
 }
 
-fn invalid(name: &str, value: impl Display, found: &'static str, expected: &str) -> ConfigError {
+pub(crate) fn invalid(
+    name: &str,
+    value: impl Display,
+    found: &'static str,
+    expected: &str,
+) -> ConfigError {
     let (name, value) = (name.to_owned(), value.to_string());
     ConfigError::Invalid { name, value, found, expected: expected.to_owned() }
 }

@@ -90,6 +90,7 @@ pub mod operators;
 pub mod optim;
 mod program;
 pub mod runtime;
+mod schedule;
 mod state;
 mod step;
 mod trainer;

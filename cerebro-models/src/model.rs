@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cerebro_core::data::{Partition, Tensor};
 use cerebro_core::metric::LOSS;
-use cerebro_core::{ConfigError, Metrics, Model, ModelError, Pass, Seed, State};
+use cerebro_core::{ConfigError, Metrics, Model, ModelError, Pass, Seed, State, Statistic};
 use ndarray::ArrayD;
 
 use crate::bindings::Bindings;
 use crate::optim::Optimizer;
 use crate::program::Program;
 use crate::runtime;
+use crate::schedule::{Moment, Schedule};
 use crate::state::TrainingState;
 use crate::step::{Feed, Scalars, SlotCache, Task};
 use crate::training::{InputShapes, Interface, StatisticOutput};
@@ -19,12 +20,16 @@ use crate::training::{InputShapes, Interface, StatisticOutput};
 /// that the matrix products are efficient, few enough that activations stay in the cache.
 const EVALUATION_ROWS: usize = 256;
 
+/// The name under which trials with a schedule report their mean learning rate.
+const LEARNING_RATE: &str = "learning_rate";
+
 /// A trial's network in a worker's slot.
 #[derive(Debug)]
 pub(crate) struct OnnxModel {
     pub(crate) program: Arc<Program>,
     pub(crate) bindings: Arc<Bindings>,
     pub(crate) optimizer: Optimizer,
+    pub(crate) schedule: Schedule,
     pub(crate) batch_size: usize,
     pub(crate) slot: Arc<Mutex<SlotCache>>,
     pub(crate) state: Option<Arc<TrainingState>>,
@@ -70,13 +75,17 @@ impl OnnxModel {
         // The latest weights; those of `start`, which is shared and stays as it is, before the
         // first step.
         let mut latest: Option<Vec<_>> = None;
+        let (epoch, patience) = (pass.unit().epoch, self.schedule.patience());
+        let mut progress = start.progress().clone();
+        progress.begin(epoch, patience);
+        let mut rates = 0.0;
         let mut steps = 0;
         for rows in order.chunks(batch_size) {
             let shapes = unit.shapes(rows.len());
             let stepper = slot.stepper(&self.program, Task::Step, shapes)?;
-            let number = start.steps() + steps + 1;
-            let hyperparameters =
-                self.optimizer.hyperparameters(number, self.optimizer.learning_rate);
+            let moment = Moment { progress: &progress, epoch, rows: batch_size };
+            let rate = self.schedule.rate(self.optimizer.learning_rate, &moment);
+            let hyperparameters = self.optimizer.hyperparameters(progress.steps + 1, rate);
             let scalars =
                 Scalars { hyperparameters: &hyperparameters, seed: step_seed(pass.seed(), steps) };
             let live = latest.as_deref().unwrap_or(start.live());
@@ -87,11 +96,22 @@ impl OnnxModel {
             let read = latest.replace(next);
             next = read.or_else(|| idle.take()).expect("`start` is read in the first step only");
             steps += 1;
+            progress.steps += 1;
+            progress.rows += rows.len() as u64;
+            rates += rate;
             pass.advance(rows.len())?;
         }
         slot.keep_buffers(&self.program, next);
         let live = latest.expect("a partition has at least one row");
-        Ok((sums.metrics(&unit.interface.statistics), start.after(steps, live)))
+        let mut metrics = sums.metrics(&unit.interface.statistics);
+        if !self.schedule.is_constant() {
+            let mean = Statistic::Mean { sum: rates, weight: steps as f64 };
+            metrics.record(LEARNING_RATE, mean);
+        }
+        if let [sum, weight, ..] = sums.0[..] {
+            progress.end(sum, weight, patience);
+        }
+        Ok((metrics, start.after(progress, live)))
     }
 }
 

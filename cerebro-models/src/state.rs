@@ -11,11 +11,13 @@ use safetensors::{Dtype, SafeTensors};
 use thiserror::Error;
 
 use crate::onnx::DataType;
+use crate::schedule::Progress;
 use crate::step::{Buffer, StepError};
 use crate::training::{Initial, Variable, VariableKind};
 
-/// The metadata entry of the portable form that holds the number of steps.
-const STEPS: &str = "cerebro.steps";
+/// The metadata entry of the portable form that says how far the trial has trained. It is the only
+/// one: entries have no order, and equal States are equal bytes.
+const PROGRESS: &str = "cerebro.progress";
 
 /// All that a trial of an ONNX model needs to go on: its weights, the optimizer's state, running
 /// statistics and the number of steps that made them.
@@ -29,7 +31,7 @@ pub struct TrainingState {
     frozen: Arc<Vec<Buffer>>,
     /// Variables that each step changes.
     live: Vec<Buffer>,
-    steps: u64,
+    progress: Progress,
 }
 
 /// Why a State cannot be gone on from.
@@ -44,9 +46,12 @@ pub enum StateError {
         /// What is wrong with them.
         source: safetensors::SafeTensorError,
     },
-    /// No word on how many steps made it.
-    #[error("its metadata lack the number of steps, `{STEPS}`: it was not written by a trial")]
-    NoSteps,
+    /// No word on how far its trial has trained.
+    #[error(
+        "its metadata do not say how far its trial has trained (`{PROGRESS}`): it was not written \
+         by a trial; to start from given weights, see `Trainer::pretrained`"
+    )]
+    NoProgress,
     /// A variable that is not there.
     #[error(
         "it has no tensor `{name}`, which the model and its optimizer need; a State goes on only \
@@ -93,7 +98,7 @@ impl TrainingState {
         variables: &Arc<[Variable]>,
         mut value: impl FnMut(&Variable, &mut Buffer) -> bool,
     ) -> Result<Self, StateError> {
-        Self::build(variables, 0, |variable, buffer| {
+        Self::build(variables, Progress::default(), |variable, buffer| {
             if !value(variable, buffer) {
                 match &variable.initial {
                     Initial::Fill(0.0) => {}
@@ -145,13 +150,14 @@ impl TrainingState {
         let damaged = |source| StateError::NotSafetensors { bytes: bytes.len(), source };
         let tensors = SafeTensors::deserialize(bytes).map_err(damaged)?;
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
-        let steps = metadata.metadata().as_ref().and_then(|entries| entries.get(STEPS));
-        let steps = steps.and_then(|steps| steps.parse().ok()).ok_or(StateError::NoSteps)?;
+        let progress = metadata.metadata().as_ref().and_then(|entries| entries.get(PROGRESS));
+        let progress = progress.and_then(|progress| serde_json::from_str(progress).ok());
+        let progress = progress.ok_or(StateError::NoProgress)?;
         let known = |name: &str| variables.iter().any(|variable| variable.name == name);
         if let Some(name) = tensors.names().into_iter().find(|name| !known(name)) {
             return Err(StateError::Unknown { name: name.to_owned() });
         }
-        Self::build(variables, steps, |variable, buffer| {
+        Self::build(variables, progress, |variable, buffer| {
             let tensor = tensors
                 .tensor(&variable.name)
                 .map_err(|_| StateError::Missing { name: variable.name.clone() })?;
@@ -170,7 +176,7 @@ impl TrainingState {
 
     fn build(
         variables: &Arc<[Variable]>,
-        steps: u64,
+        progress: Progress,
         mut fill: impl FnMut(&Variable, &mut Buffer) -> Result<(), StateError>,
     ) -> Result<Self, StateError> {
         let (mut frozen, mut live) = (Vec::new(), Vec::new());
@@ -179,18 +185,24 @@ impl TrainingState {
             fill(variable, &mut buffer)?;
             if variable.output.is_some() { live.push(buffer) } else { frozen.push(buffer) }
         }
-        Ok(Self { variables: Arc::clone(variables), frozen: Arc::new(frozen), live, steps })
+        Ok(Self { variables: Arc::clone(variables), frozen: Arc::new(frozen), live, progress })
     }
 
-    /// The State after `steps` more steps, which gave the variables that change the values `live`.
-    pub(crate) fn after(&self, steps: u64, live: Vec<Buffer>) -> Self {
+    /// The State of a trial that has trained as far as `progress` says, which gave the variables
+    /// that change the values `live`.
+    pub(crate) fn after(&self, progress: Progress, live: Vec<Buffer>) -> Self {
         let (variables, frozen) = (Arc::clone(&self.variables), Arc::clone(&self.frozen));
-        Self { variables, frozen, live, steps: self.steps + steps }
+        Self { variables, frozen, live, progress }
     }
 
-    /// The number of training steps that made it.
+    /// The number of updates that made it.
     pub fn steps(&self) -> u64 {
-        self.steps
+        self.progress.steps
+    }
+
+    /// How far its trial has trained.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// The names of the weights and statistics, without the optimizer's state.
@@ -266,7 +278,8 @@ impl StateData for TrainingState {
     }
 
     fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        let metadata = HashMap::from([(STEPS.to_owned(), self.steps.to_string())]);
+        let progress = serde_json::to_string(&self.progress)?;
+        let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
         self.write_variables(out, Some(metadata), |_| true)
     }
 }
@@ -276,7 +289,7 @@ impl fmt::Debug for TrainingState {
         f.debug_struct("TrainingState")
             .field("variables", &self.variables.len())
             .field("bytes", &self.bytes())
-            .field("steps", &self.steps)
+            .field("progress", &self.progress)
             .finish_non_exhaustive()
     }
 }

@@ -91,8 +91,33 @@ impl fmt::Debug for Architecture {
 /// | `epsilon` | | for `adam`, `adamw`, `rmsprop`, `adagrad` and `lamb`; at least 0 |
 /// | `clip_norm`, `clip_value` | | limits the gradients' norm or each element; one of the two |
 ///
-/// A name that has no effect with the Config's optimizer is refused like a misspelt one: make it
-/// conditional in the search space.
+/// The learning rate stays as it is unless there are some of these:
+///
+/// | name | meaning |
+/// | --- | --- |
+/// | `schedule` | `constant` (the default), `step`, `exponential`, `linear`, `cosine`, `one_cycle` or `plateau`, by PyTorch's formulas |
+/// | `schedule_epochs` or `schedule_steps` | when `linear`, `cosine` and `one_cycle` end (a warm-up included); how often `step` and `exponential` multiply by the factor. After its end a schedule stays where it is |
+/// | `schedule_factor` | for `step` and `plateau` (0.1 by default) and `exponential`; above 0, at most 1 |
+/// | `schedule_minimum` | the rate at the end of `linear` and `cosine`, the least one of `plateau`; 0 by default |
+/// | `schedule_rise` | the share of `one_cycle` in which the rate rises to `learning_rate`; 0.3 by default |
+/// | `schedule_start_divisor`, `schedule_end_divisor` | `one_cycle` starts at `learning_rate` divided by the first (25) and ends at that divided by the second (10,000) |
+/// | `schedule_patience`, `schedule_threshold`, `schedule_cooldown` | `plateau` multiplies after more than so many epochs (10) in which the training loss was not lower by this share (1e-4) than the best, and then waits so many epochs (0) |
+/// | `warmup_epochs` or `warmup_steps` | the rate rises linearly before the schedule begins; with every schedule but `one_cycle` |
+/// | `warmup_start` | the share of the rate that the warm-up starts from; 1/3 by default |
+/// | `epoch_rows` | the rows of all training partitions together, for durations in epochs: see below |
+///
+/// Steps are updates of the weights, and their number in an epoch depends on the batch size and on
+/// how the rows are partitioned (the last batch of a partition is smaller). To compare Configs
+/// with other batch sizes, give durations in epochs. The rate then changes from epoch to epoch; if
+/// `epoch_rows` is given ([`default`](Self::default) does it for all Configs) it changes at each
+/// step, with the rows that the trial has trained on, and is the same whatever the sizes of the
+/// partitions and the order of visits. A schedule goes on with the State: a trial that starts from
+/// another one's State starts where that one was, but for durations in epochs without
+/// `epoch_rows`, which count the trial's own. Trials with a schedule report the mean of their
+/// `learning_rate` among the training metrics.
+///
+/// A name that has no effect with the Config's optimizer or schedule is refused like a misspelt
+/// one: make it conditional in the search space.
 ///
 /// ```
 /// use cerebro_core::{Config, ModelBuilder};
@@ -244,6 +269,7 @@ impl ModelBuilder for Trainer {
             program,
             bindings: Arc::clone(&self.bindings),
             optimizer: read.optimizer,
+            schedule: read.schedule,
             batch_size: read.batch_size,
             slot: self.slots.of(slot),
             state: None,

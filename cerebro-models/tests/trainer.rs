@@ -357,3 +357,68 @@ fn a_batch_larger_than_a_partition_is_told_with_both_sizes() {
         assert!(text.contains(part), "{text}");
     }
 }
+
+#[test]
+fn a_schedule_goes_on_through_the_state_and_reports_its_rate() {
+    let partitions = [blobs(0, 64), blobs(1, 40)];
+    let cosine = config(0.1)
+        .with("schedule", "cosine")
+        .with("schedule_epochs", 2)
+        .with("warmup_epochs", 0.25)
+        .with("epoch_rows", 104);
+    let trainer = trainer();
+    let mut state: Option<State> = None;
+    let mut rates = Vec::new();
+    for epoch in 0..2 {
+        for partition in &partitions {
+            // Each unit starts from bytes, as on another worker.
+            let from = state.take().map(|state| State::from(state.to_vec()));
+            let done = run(&trainer, &cosine, Seed(1), from.as_ref(), epoch, partition);
+            let (metrics, after) = done.unwrap();
+            rates.push(metrics.value("learning_rate").unwrap());
+            state = Some(after);
+        }
+    }
+    let shared = train(&trainer, &cosine, Seed(1), &partitions, 2);
+    assert_eq!(state.unwrap().to_vec(), shared.to_vec());
+
+    // The mean of the formula over the steps of each unit.
+    let rate = |rows: f64| {
+        let (warmup, length) = (26.0, 208.0);
+        if rows < warmup {
+            return 0.1 * (1.0 / 3.0 + 2.0 / 3.0 * rows / warmup);
+        }
+        0.05 * (1.0 + (std::f64::consts::PI * (rows - warmup) / (length - warmup)).cos())
+    };
+    let mut begin = 0.0;
+    for (found, rows) in rates.iter().zip([64.0, 40.0, 64.0, 40.0]) {
+        let steps = (0..).map(|step| 16.0 * f64::from(step)).take_while(|&at| at < rows);
+        let steps: Vec<f64> = steps.map(|at| rate(begin + at)).collect();
+        let expected = steps.iter().sum::<f64>() / steps.len() as f64;
+        assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        begin += rows;
+    }
+}
+
+#[test]
+fn a_plateau_lowers_the_rate_of_a_trial_that_does_not_learn() {
+    let trainer = trainer();
+    // Too small a rate to change the loss by the threshold, from the first epoch on.
+    let stuck = config(1e-12)
+        .with("schedule", "plateau")
+        .with("schedule_patience", 1)
+        .with("schedule_factor", 0.5);
+    let partition = blobs(0, 48);
+    let mut state: Option<State> = None;
+    let mut rates = Vec::new();
+    for epoch in 0..6 {
+        let from = state.take().map(|state| State::from(state.to_vec()));
+        let done = run(&trainer, &stuck, Seed(1), from.as_ref(), epoch, &partition).unwrap();
+        rates.push(done.0.value("learning_rate").unwrap() / 1e-12);
+        state = Some(done.1);
+    }
+    let expected = [1.0, 1.0, 1.0, 0.5, 0.5, 0.25];
+    for (found, expected) in rates.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-9, "{rates:?}");
+    }
+}

@@ -11,6 +11,7 @@ use crate::nn;
 use crate::optim::{Clipping, Optimizer};
 use crate::program::Program;
 use crate::runtime;
+use crate::schedule::Progress;
 use crate::state::TrainingState;
 use crate::step::{Buffer, Feed, Labels, Scalars, Stepper, Task};
 use crate::training::{InputShapes, ParameterGroup, Threads, TrainingSpec};
@@ -66,7 +67,8 @@ fn train(optimizer: &Optimizer, dialect: Dialect) -> Vec<f32> {
         let mut next: Vec<Buffer> =
             changing.map(|v| Buffer::zeros(v.data_type, &v.dims).unwrap()).collect();
         stepper.step(&mut feed, &rows, &scalars, &state, state.live(), &mut next).unwrap();
-        state = state.after(1, next);
+        let progress = Progress { steps: step, ..Progress::default() };
+        state = state.after(progress, next);
     }
     state.entries().flat_map(|(_, buffer)| buffer.slice::<f32>()).copied().collect()
 }
