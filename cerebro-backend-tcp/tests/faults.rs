@@ -11,11 +11,11 @@ use std::time::Duration;
 use cerebro_backend_tcp::TcpBackend;
 use cerebro_core::experiment::ExperimentResult;
 use cerebro_core::observe::Event;
-use support::{driver, free_address};
 use support::experiments::{
     Recorder, experiment, is_as_if_undisturbed, rates, states, undisturbed,
 };
 use support::faulty::{self, Fault, Process};
+use support::{driver, free_address};
 
 const TRIALS: u32 = 4;
 /// Where a worker is to be missed because it is silent.
