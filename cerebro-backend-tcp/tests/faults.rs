@@ -15,7 +15,7 @@ use support::experiments::{
     Recorder, experiment, is_as_if_undisturbed, rates, states, undisturbed,
 };
 use support::faulty::{self, Fault, Process};
-use support::{driver, free_address};
+use support::{Reserved, driver};
 
 const TRIALS: u32 = 4;
 /// Where a worker is to be missed because it is silent.
@@ -173,7 +173,8 @@ fn start_driver(address: SocketAddr, folder: &Path) -> Command {
 #[test]
 fn a_driver_that_is_killed_and_workers_that_wait_for_the_next() {
     let folder = tempfile::tempdir().unwrap();
-    let address = free_address();
+    let reserved = Reserved::new();
+    let address = reserved.address();
     let mut crew: Vec<Process> =
         (0..2).map(|_| Process::start(address, Fault::None, folder.path())).collect();
     let killed = start_driver(address, folder.path()).env("CEREBRO_TEST_DIES", "").status();

@@ -13,7 +13,7 @@ use cerebro_core::observe::Event;
 use support::experiments::{Recorder, experiment, is_as_if_undisturbed, rates};
 use support::faulty::{self, Fault};
 use support::proxy::Proxy;
-use support::{Worker, driver, free_address};
+use support::{Reserved, Worker, driver};
 
 /// A driver of trials whose States take several chunks.
 fn large_states() -> TcpBackendBuilder {
@@ -59,7 +59,8 @@ fn a_worker_that_is_cut_off_is_lost_and_comes_back_when_the_network_does() {
 #[test]
 fn a_state_that_is_damaged_on_the_way_is_fetched_again() {
     let backend = large_states().workers(2).build().unwrap();
-    let listening = free_address();
+    let reserved = Reserved::new();
+    let listening = reserved.address();
     let proxy = Proxy::lying(listening, 2_000_000);
     let advertised = proxy.address().to_string();
     let _workers = [
@@ -78,7 +79,8 @@ fn over_a_network_with_100_ms_of_delay_each_way() {
     let backend = driver().workers(2).build().unwrap();
     let delay = Duration::from_millis(100);
     let proxy = Proxy::slow(backend.address(), delay);
-    let listening = free_address();
+    let reserved = Reserved::new();
+    let listening = reserved.address();
     let peer = Proxy::slow(listening, delay);
     let advertised = peer.address().to_string();
     let _workers = [
@@ -93,7 +95,8 @@ fn over_a_network_with_100_ms_of_delay_each_way() {
 
 #[test]
 fn a_worker_that_comes_before_its_driver_waits_for_it() {
-    let address = free_address();
+    let reserved = Reserved::new();
+    let address = reserved.address();
     let early = worker(address, |options| options);
     let backend = driver().listen(address.to_string()).workers(1).build().unwrap();
     run(backend, |_| ());
@@ -103,7 +106,8 @@ fn a_worker_that_comes_before_its_driver_waits_for_it() {
 #[test]
 fn a_worker_that_nobody_can_reach_fails_trials_with_the_reason_and_nothing_hangs() {
     let backend = driver().workers(2).build().unwrap();
-    let nowhere = free_address().to_string();
+    let reserved = Reserved::new();
+    let nowhere = reserved.address().to_string();
     let _workers = [
         worker(backend.address(), |options| options),
         worker(backend.address(), |options| options.advertise(&nowhere)),

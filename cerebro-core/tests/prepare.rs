@@ -262,6 +262,26 @@ fn statistics_are_those_of_the_training_rows_alone() {
 }
 
 #[test]
+fn other_processes_find_a_data_set_by_its_url_and_know_its_rows_by_their_checksums() {
+    let folder = Folder::new();
+    let prepare = |name: &str, normalization| {
+        let a = TensorColumns::new("a", ["a"]).normalize(normalization, Scope::Tensor);
+        let request = Prepare::new(Source::parquet(&folder.table)).tensor(a).partitions(2);
+        request.seed(Seed(1)).run(folder.at(name)).unwrap()
+    };
+    let dataset = prepare("with a space", Normalization::MinMax);
+    let found = ParquetDataset::open(dataset.url().unwrap()).unwrap();
+    assert_eq!(found.catalogue(), dataset.catalogue());
+    let id = PartitionId(0);
+    assert_eq!(found.checksum(id), dataset.checksum(id));
+    // The files are the same, and what is loaded from them is not.
+    let scaled = prepare("other", Normalization::Standardize);
+    let file = |dataset: &ParquetDataset| dataset.catalogue().partitions[0].checksum.clone();
+    assert_eq!(file(&dataset), file(&scaled));
+    assert_ne!(dataset.checksum(id), scaled.checksum(id));
+}
+
+#[test]
 fn compressed_files_hold_the_same_rows() {
     let folder = Folder::new();
     let run = |compression, name: &str| {

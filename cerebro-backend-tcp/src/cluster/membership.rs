@@ -1,6 +1,6 @@
 //! Workers: taken in, given partitions, lost, dismissed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cerebro_core::backend::{UnitError, WorkerEvent, WorkerInfo};
 use cerebro_core::{PartitionId, WorkerId};
@@ -44,16 +44,18 @@ impl Cluster {
                 }
             }
         }
-        let mut place = Place::default();
-        if books.job.as_ref().is_some_and(|job| job.message.data == register.data) {
-            place.cached = register.partitions.into_iter().map(PartitionId).collect();
-        }
+        let ids = |partitions: Vec<u32>| partitions.into_iter().map(PartitionId).collect();
+        let holdings = register.holdings.into_iter().map(|held| (held.data, ids(held.partitions)));
+        let holdings: BTreeMap<String, BTreeSet<PartitionId>> = holdings.collect();
+        let cached = books.job.as_ref().and_then(|job| holdings.get(&job.message.data));
+        let place = Place { cached: cached.cloned().unwrap_or_default(), ..Place::default() };
         let worker = Worker {
             name: register.name,
             slots: register.slots as usize,
             device: register.device.unwrap_or_default().into(),
             address: register.address,
             place,
+            holdings,
             loading: BTreeSet::new(),
             status: Status::New,
             instance: register.instance,
@@ -79,7 +81,9 @@ impl Cluster {
 
     /// Tells all workers, those that are there and those that come, what there is to do.
     pub(crate) fn tell_job(books: &mut Books, job: PreparedJob) {
-        for worker in books.workers.values() {
+        for worker in books.workers.values_mut() {
+            let cached = worker.holdings.get(&job.message.data);
+            worker.place.cached = cached.cloned().unwrap_or_default();
             worker.send(from_driver::What::Job(job.message.clone()));
         }
         books.job = Some(job);

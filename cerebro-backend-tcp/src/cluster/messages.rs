@@ -19,6 +19,9 @@ impl Cluster {
 
     pub(crate) fn partition_loaded(&self, id: WorkerId, loaded: &protocol::PartitionLoaded) {
         let partition = PartitionId(loaded.partition);
+        if !loaded.trouble.is_empty() {
+            tracing::warn!(worker = %id, %partition, trouble = loaded.trouble, "the cache on disk");
+        }
         let mut books = self.books();
         let Some(worker) = books.workers.get_mut(&id) else { return };
         if !worker.loading.remove(&partition) {

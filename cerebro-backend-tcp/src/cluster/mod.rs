@@ -101,6 +101,8 @@ pub(crate) struct Worker {
     /// Where others reach its States.
     pub(crate) address: String,
     pub(crate) place: Place,
+    /// What it had when it came, in memory or on disk, by the URL of the data set.
+    holdings: BTreeMap<String, BTreeSet<PartitionId>>,
     pub(crate) loading: BTreeSet<PartitionId>,
     pub(crate) status: Status,
     instance: u64,

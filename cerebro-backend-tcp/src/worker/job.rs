@@ -8,6 +8,7 @@ use cerebro_core::data::{Dataset, Partition};
 use cerebro_core::{ModelBuilder, PartitionId};
 
 use super::Worker;
+use super::disk::Loaded;
 use crate::bulk::{Source, fetch_from_any};
 use crate::protocol::{self, Wanted, wanted};
 use crate::security::DRIVER;
@@ -62,6 +63,9 @@ pub(super) async fn prepare(worker: &Arc<Worker>, asked: protocol::Job) -> Resul
     }
     // What the job before held is freed before this one needs the memory.
     worker.jobs.lock().take();
+    if let Some(cache) = &worker.cache {
+        cache.begin();
+    }
     let source = Source { address: worker.options.driver.clone(), role: DRIVER };
     let wanted = Wanted { what: Some(wanted::What::Blueprint(asked.blueprint)) };
     let limit = worker.options.most_state_bytes;
@@ -92,13 +96,22 @@ pub(super) async fn load(
 ) -> Result<protocol::PartitionLoaded, String> {
     let job = worker.jobs.current().ok_or("there is no job")?;
     let begun = Instant::now();
-    let partition = if let Some(partition) = job.partition(id) {
-        partition
+    let (partition, trouble) = if let Some(partition) = job.partition(id) {
+        (partition, None)
     } else {
-        let loading = Arc::clone(&job);
-        let loaded = tokio::task::spawn_blocking(move || loading.dataset.load(id)).await;
+        let (loading, cache) = (Arc::clone(&job), worker.cache.clone());
+        let read = move || match cache {
+            Some(cache) => cache.load(loading.data(), &*loading.dataset, id),
+            None => loading.dataset.load(id).map(Loaded::without_cache),
+        };
+        let loaded = tokio::task::spawn_blocking(read).await;
         let loaded = loaded.map_err(|panic| format!("the data set panicked: {panic}"))?;
-        loaded.map_err(|error| chain(&error))?
+        let loaded = loaded.map_err(|error| chain(&error))?;
+        if let Some(trouble) = &loaded.trouble {
+            tracing::warn!(partition = %id, trouble, "the cache on disk");
+        }
+        tracing::debug!(partition = %id, origin = ?loaded.origin, "loaded");
+        (loaded.partition, loaded.trouble)
     };
     job.lock().insert(id, Arc::clone(&partition));
     Ok(protocol::PartitionLoaded {
@@ -106,5 +119,6 @@ pub(super) async fn load(
         rows: partition.rows() as u64,
         bytes: partition.bytes() as u64,
         took_nanoseconds: nanoseconds(begun.elapsed()),
+        trouble: trouble.unwrap_or_default(),
     })
 }

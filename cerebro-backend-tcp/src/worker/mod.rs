@@ -17,6 +17,7 @@
 //! }
 //! ```
 
+mod disk;
 mod job;
 mod options;
 mod registry;
@@ -27,6 +28,7 @@ mod unit;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +38,7 @@ use tokio::sync::{mpsc, watch};
 use crate::builder::bind;
 use crate::bulk;
 use crate::transport::{Purpose, accept, dial};
+use disk::DiskCache;
 pub use options::{AfterRun, Options};
 pub use registry::Registry;
 use session::{Ended, Session};
@@ -69,6 +72,14 @@ pub enum WorkerError {
         /// Why.
         reason: String,
     },
+    /// Its cache on disk cannot be used.
+    #[error("keeping partitions in {}: {source}; give another folder, or none", folder.display())]
+    Cache {
+        /// The folder.
+        folder: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
     /// The runtime did not start.
     #[error("starting the worker's threads: {0}")]
     Threads(io::Error),
@@ -84,6 +95,7 @@ struct Worker {
     states: Arc<States>,
     slots: Slots,
     jobs: job::Jobs,
+    cache: Option<Arc<DiskCache>>,
 }
 
 /// Serves drivers until the run is over (or for ever: [`Options::after_run`]), or until the process
@@ -151,6 +163,11 @@ async fn work(
     options: Options,
     mut leaving: watch::Receiver<bool>,
 ) -> Result<(), WorkerError> {
+    let open = |(folder, budget): &(PathBuf, u64)| {
+        let failed = |source| WorkerError::Cache { folder: folder.clone(), source };
+        DiskCache::open(folder, *budget).map(Arc::new).map_err(failed)
+    };
+    let cache = options.cache.as_ref().map(open).transpose()?;
     let failed = |source| WorkerError::Listen { address: options.listen.clone(), source };
     let listener = bind(&options.listen, &options.security).map_err(failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
@@ -168,6 +185,7 @@ async fn work(
         listening,
         states,
         jobs: job::Jobs::default(),
+        cache,
         options,
     });
     let mut wait = FIRST_WAIT;

@@ -1,5 +1,6 @@
 //! [`Options`]: what a worker is told by whoever starts it.
 
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use cerebro_core::Device;
@@ -17,6 +18,7 @@ pub struct Options {
     pub(super) threads: Option<usize>,
     pub(super) device: Device,
     pub(super) data: Option<String>,
+    pub(super) cache: Option<(PathBuf, u64)>,
     pub(super) security: Security,
     pub(super) after_run: AfterRun,
     pub(super) most_state_bytes: usize,
@@ -45,6 +47,7 @@ impl Options {
             threads: None,
             device: Device::Cpu,
             data: None,
+            cache: None,
             security: Security::default(),
             after_run: AfterRun::default(),
             most_state_bytes: 64 << 30,
@@ -94,6 +97,16 @@ impl Options {
     /// mount point of its own, a copy on its disk.
     pub fn data(mut self, url: impl Into<String>) -> Self {
         self.data = Some(url.into());
+        self
+    }
+
+    /// Keeps partitions in `folder` too, in at most `bytes` bytes, so that they need not be fetched
+    /// again when this worker is started again. Files have checksums; one that is damaged is
+    /// fetched again, and a disk that is full stops nothing. Workers of one machine may share a
+    /// folder. The default is no cache. Data sets without
+    /// [checksums](cerebro_core::data::Dataset::checksum) are not kept.
+    pub fn cache(mut self, folder: impl Into<PathBuf>, bytes: u64) -> Self {
+        self.cache = Some((folder.into(), bytes));
         self
     }
 

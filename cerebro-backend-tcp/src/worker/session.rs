@@ -1,6 +1,6 @@
 //! [`Session`]: the worker's end of what driver and worker say to each other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -325,10 +325,14 @@ fn register(worker: &Worker, connection: &Connection) -> Result<protocol::Regist
     let address = options.advertise.clone().unwrap_or_else(|| listening.to_string());
     let device = device_to_wire(options.device);
     let device = device.map_err(|nonsense| Ended::Refused(nonsense.to_string()))?;
-    let (data, partitions) = match worker.jobs.current() {
-        Some(job) => (job.data().to_owned(), job.loaded()),
-        None => (String::new(), Vec::new()),
-    };
+    let mut held = worker.cache.as_ref().map_or_else(BTreeMap::new, |cache| cache.holdings());
+    if let Some(job) = worker.jobs.current() {
+        held.entry(job.data().to_owned()).or_default().extend(job.loaded());
+    }
+    let holdings = held.into_iter().map(|(data, partitions)| {
+        let partitions = partitions.into_iter().map(|partition| partition.0).collect();
+        protocol::Holding { data, partitions }
+    });
     Ok(protocol::Register {
         version: crate::VERSION.to_owned(),
         instance: worker.instance,
@@ -338,8 +342,7 @@ fn register(worker: &Worker, connection: &Connection) -> Result<protocol::Regist
         address,
         run: worker.states.run(),
         states: worker.states.names().into_iter().map(Into::into).collect(),
-        data,
-        partitions: partitions.into_iter().map(|partition| partition.0).collect(),
+        holdings: holdings.collect(),
     })
 }
 

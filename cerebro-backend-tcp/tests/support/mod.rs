@@ -5,36 +5,41 @@
 
 pub mod experiments;
 pub mod faulty;
+pub mod log;
 pub mod proxy;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cerebro_backend_tcp::worker::{Options, Registry, WorkerError, serve_until};
 use cerebro_backend_tcp::{TcpBackend, TcpBackendBuilder};
 use cerebro_core::testing::{self, Tally};
+use tokio::net::TcpSocket;
 
-/// An address that nobody listens on, for a process that is to listen on it later.
+/// An address that nobody listens on, for somebody to listen on later.
 ///
-/// It is none of those that the system hands out by itself, so that no connection of another test
-/// takes it in between; and no two calls give the same.
-pub fn free_address() -> SocketAddr {
-    /// From here on, up to where Linux begins to hand out ports.
-    const PORTS: std::ops::Range<u16> = 12_000..32_000;
-    static CALLS: AtomicU16 = AtomicU16::new(0);
-    let free = |_: u16| {
-        // Test programs that run at the same time begin far from each other.
-        let process = (std::process::id() % 400 * 50) as u16;
-        let call = CALLS.fetch_add(1, Ordering::Relaxed);
-        let port = PORTS.start + (process + call) % PORTS.len() as u16;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        TcpListener::bind(address).is_ok().then_some(address)
-    };
-    PORTS.into_iter().find_map(free).expect("not every port is taken")
+/// It is kept for them: as long as this lives, the system hands the port out to nobody who does not
+/// ask for it by its number, in any process.
+pub struct Reserved {
+    address: SocketAddr,
+    /// Bound, and not listening: that leaves the port free for whoever does listen.
+    _socket: TcpSocket,
+}
+
+impl Reserved {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("it can be said of any socket");
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        Self { address: socket.local_addr().expect("it is bound"), _socket: socket }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 /// The data set of [`testing::dataset`], by its numbers of partitions.

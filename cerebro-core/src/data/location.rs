@@ -36,7 +36,12 @@ pub struct Location(Place);
 enum Place {
     Path(PathBuf),
     Url(String),
-    Object { store: Arc<dyn ObjectStore>, path: ObjectPath },
+    /// With the URL that named it, if one did.
+    Object {
+        store: Arc<dyn ObjectStore>,
+        path: ObjectPath,
+        url: Option<String>,
+    },
 }
 
 impl From<&str> for Location {
@@ -78,28 +83,47 @@ impl std::fmt::Display for Location {
         match &self.0 {
             Place::Path(path) => path.display().fmt(f),
             Place::Url(url) => url.fmt(f),
-            Place::Object { store, path } => write!(f, "{store}/{path}"),
+            Place::Object { store, path, .. } => write!(f, "{store}/{path}"),
         }
     }
+}
+
+/// The URL of `name` in the folder `url`.
+fn below(url: &str, name: &str) -> String {
+    format!("{}/{name}", url.trim_end_matches('/'))
 }
 
 impl Location {
     /// A path in an object store: for stores that no URL names, and for credentials of the
     /// program's own.
     pub fn in_store(store: Arc<dyn ObjectStore>, path: impl Into<ObjectPath>) -> Self {
-        Self(Place::Object { store, path: path.into() })
+        Self(Place::Object { store, path: path.into(), url: None })
     }
 
     /// The file `name` in this folder.
     pub fn join(&self, name: &str) -> Self {
         Self(match &self.0 {
             Place::Path(path) => Place::Path(path.join(name)),
-            Place::Url(url) => Place::Url(format!("{}/{name}", url.trim_end_matches('/'))),
-            Place::Object { store, path } => Place::Object {
+            Place::Url(url) => Place::Url(below(url, name)),
+            Place::Object { store, path, url } => Place::Object {
                 store: Arc::clone(store),
                 path: ObjectPath::from(format!("{path}/{name}")),
+                url: url.as_ref().map(|url| below(url, name)),
             },
         })
+    }
+
+    /// What names this place in another process: an absolute URL; none for a store that was given
+    /// as such.
+    pub(super) fn url(&self) -> Option<String> {
+        match &self.0 {
+            Place::Path(path) => {
+                let path = std::path::absolute(path).ok()?;
+                Some(Url::from_directory_path(path).ok()?.to_string())
+            }
+            Place::Url(url) => Some(url.clone()),
+            Place::Object { url, .. } => url.clone(),
+        }
     }
 
     /// Finds the store that a URL names, once for all the files of a folder.
@@ -120,7 +144,7 @@ impl Location {
                 "{error}; stores other than this machine's files need a feature of the crate: aws, gcp, azure or http"
             ))
         })?;
-        Ok(Location(Place::Object { store: Arc::from(store), path }))
+        Ok(Location(Place::Object { store: Arc::from(store), path, url: Some(text.clone()) }))
     }
 
     /// Whether both are one folder, as far as can be told.
@@ -138,7 +162,7 @@ impl Location {
     pub(super) fn read(&self) -> Result<Bytes, DataError> {
         match &self.resolve()?.0 {
             Place::Path(path) => Ok(fs::read(path).map_err(|error| self.io("read", error))?.into()),
-            Place::Object { store, path } => {
+            Place::Object { store, path, .. } => {
                 block_on(async { store.get(path).await?.bytes().await })?
                     .map_err(|error| self.store("read", error))
             }
@@ -161,7 +185,7 @@ impl Location {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(self.io("look at", error)),
             },
-            Place::Object { store, path } => match block_on(store.head(path))? {
+            Place::Object { store, path, .. } => match block_on(store.head(path))? {
                 Ok(meta) => {
                     let version = meta.e_tag.unwrap_or_else(|| meta.last_modified.to_string());
                     Ok(Some(Stat { bytes: meta.size, version }))
@@ -190,7 +214,7 @@ impl Location {
                 Ok(found.into_iter().map(Location::from).collect())
             }
             Place::Path(_) => Ok(vec![here]),
-            Place::Object { store, path } => {
+            Place::Object { store, path, .. } => {
                 let listed: Vec<_> = block_on(store.list(Some(path)).try_collect())?
                     .map_err(|error| self.store("list", error))?;
                 let mut paths: Vec<ObjectPath> = listed
@@ -202,7 +226,8 @@ impl Location {
                 if paths.is_empty() {
                     return Ok(vec![here.clone()]);
                 }
-                let object = |path| Location(Place::Object { store: Arc::clone(store), path });
+                let object =
+                    |path| Location(Place::Object { store: Arc::clone(store), path, url: None });
                 Ok(paths.into_iter().map(object).collect())
             }
             Place::Url(_) => unreachable!("`resolve` gives paths and objects"),
@@ -221,7 +246,7 @@ impl Location {
                 }
                 Ok(Input::File(file))
             }
-            Place::Object { store, path } => {
+            Place::Object { store, path, .. } => {
                 let meta =
                     block_on(store.head(&path))?.map_err(|error| self.store("open", error))?;
                 Ok(Input::Object { store, path, bytes: meta.size })
@@ -234,7 +259,7 @@ impl Location {
     pub(crate) fn target(&self) -> Result<Target, DataError> {
         match self.resolve()?.0 {
             Place::Path(path) => Ok(Target::File(path)),
-            Place::Object { store, path } => Ok(Target::Object(store, path)),
+            Place::Object { store, path, .. } => Ok(Target::Object(store, path)),
             Place::Url(_) => unreachable!("`resolve` gives paths and objects"),
         }
     }

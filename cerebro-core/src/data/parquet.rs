@@ -115,8 +115,18 @@ impl Dataset for ParquetDataset {
         &self.specs
     }
 
+    /// The folder; none where this program has made the store that it is in.
+    fn url(&self) -> Option<String> {
+        self.folder.url()
+    }
+
+    /// Of the file and of what is made of it: the same columns scaled in another way are other rows.
     fn checksum(&self, id: PartitionId) -> Option<String> {
-        self.catalogue.partition(id).ok().map(|entry| entry.checksum.clone())
+        let entry = self.catalogue.partition(id).ok()?;
+        let mut hash = Xxh3Default::new();
+        hash.update(entry.checksum.as_bytes());
+        hash.update(&serde_json::to_vec(&self.catalogue.tensors).ok()?);
+        Some(catalogue::checksum(&hash))
     }
 
     fn load(&self, id: PartitionId) -> Result<Arc<dyn Partition>, DataError> {
