@@ -1,6 +1,7 @@
 //! Event files, read by the real TensorBoard.
 
-use std::path::PathBuf;
+mod support;
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,23 +34,6 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
     }
 print(json.dumps(runs))
 "#;
-
-/// A folder with Python's `tensorboard`, installed there once by pip; none without pip or network.
-fn tensorboard() -> Option<PathBuf> {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("python-tensorboard");
-    let works = || {
-        let import = ["-c", "import tensorboard.backend.event_processing.event_accumulator"];
-        let tried = Command::new("python3").args(import).env("PYTHONPATH", &folder).output();
-        tried.is_ok_and(|output| output.status.success())
-    };
-    if !works() {
-        let install = ["-m", "pip", "install", "--quiet", "--upgrade", "--target"];
-        let packages = ["tensorboard>=2.18,<3", "setuptools<81"];
-        let tried = Command::new("python3").args(install).arg(&folder).args(packages).output();
-        tried.ok().filter(|output| output.status.success())?;
-    }
-    works().then_some(folder)
-}
 
 fn metrics(loss: f64, accuracy: f64) -> Metrics {
     let mut metrics = Metrics::new();
@@ -93,7 +77,9 @@ fn write(folder: &std::path::Path) {
 
 #[test]
 fn tensorboard_reads_scalars_configs_and_how_trials_ended() {
-    let Some(python) = tensorboard() else {
+    let module = "tensorboard.backend.event_processing.event_accumulator";
+    let packages = ["tensorboard>=2.18,<3", "setuptools<81"];
+    let Some(python) = support::python::package(module, &packages) else {
         eprintln!("skipped: pip could not install tensorboard");
         return;
     };
