@@ -2,6 +2,7 @@
 
 use cerebro_core::ModelError;
 use cerebro_core::data::Partition;
+use serde::{Deserialize, Serialize};
 
 use crate::loss::Loss;
 use crate::onnx::{Dimension, ValueInfo, ValueType};
@@ -10,7 +11,7 @@ use crate::step::{Feed, Labels, Task};
 use crate::training::{DataInput, InputShapes, Interface};
 
 /// Which tensor of the data set feeds which input of the model, and which one is the target.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bindings {
     /// The tensor of the model's only input.
     pub(crate) only_input: Option<String>,

@@ -1,10 +1,12 @@
 //! [`Trainer`]: the [`ModelBuilder`] of ONNX networks.
 
+mod architecture;
+mod blueprint;
+
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cerebro_core::{Config, ConfigError, Model, ModelBuilder, ModelError, Slot, State, Value};
+use cerebro_core::{Blueprint, Config, Model, ModelBuilder, ModelError, Slot, State, Value};
 
 use crate::bindings::Bindings;
 use crate::export::Export;
@@ -12,59 +14,13 @@ use crate::hyperparameters::Hyperparameters;
 use crate::loss::Loss;
 use crate::metric::Metric;
 use crate::model::OnnxModel;
-use crate::nn::Network;
 use crate::optim::{Optimizer, OptimizerKind};
 use crate::program::Program;
 use crate::state::TrainingState;
 use crate::step::SlotCaches;
 use crate::training::{ParameterGroup, TrainingSpec};
 
-/// Where the network of a Config comes from.
-///
-/// ```
-/// use cerebro_core::Config;
-/// use cerebro_models::{Architecture, nn};
-///
-/// // One network for every trial: built here, or read from an ONNX file.
-/// let fixed = Architecture::from(nn::mlp(64, &[128], 10));
-///
-/// // One that hyperparameters decide; they are named, so that misspelt names are refused.
-/// let searched = Architecture::new(["hidden"], |config: &Config| {
-///     Ok(nn::mlp(64, &config.sizes("hidden")?, 10))
-/// });
-/// ```
-pub struct Architecture {
-    hyperparameters: Vec<String>,
-    network: Box<NetworkOf>,
-}
-
-type NetworkOf = dyn Fn(&Config) -> Result<Network, ConfigError> + Send + Sync;
-
-impl Architecture {
-    /// The network that `network` makes of the named hyperparameters; it sees no others.
-    pub fn new<N: Into<String>>(
-        hyperparameters: impl IntoIterator<Item = N>,
-        network: impl Fn(&Config) -> Result<Network, ConfigError> + Send + Sync + 'static,
-    ) -> Self {
-        let hyperparameters = hyperparameters.into_iter().map(Into::into).collect();
-        Self { hyperparameters, network: Box::new(network) }
-    }
-}
-
-impl<N: Into<Network>> From<N> for Architecture {
-    fn from(network: N) -> Self {
-        let network = network.into();
-        Self::new([] as [&str; 0], move |_| Ok(network.clone()))
-    }
-}
-
-impl fmt::Debug for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Architecture")
-            .field("hyperparameters", &self.hyperparameters)
-            .finish_non_exhaustive()
-    }
-}
+pub use architecture::Architecture;
 
 /// Trains networks given as ONNX graphs: the [`ModelBuilder`] of this crate.
 ///
@@ -152,6 +108,9 @@ pub struct Trainer {
 type ProgramKey = (Config, OptimizerKind);
 
 impl Trainer {
+    /// The name of a trainer's [`Blueprint`].
+    pub const BLUEPRINT: &'static str = "onnx-trainer";
+
     /// Trains `architecture` to minimise `loss`.
     pub fn new(architecture: impl Into<Architecture>, loss: Loss) -> Self {
         let bindings = Bindings {
@@ -224,6 +183,31 @@ impl Trainer {
         self
     }
 
+    /// Makes the trainer that another process described by [`ModelBuilder::blueprint`]. It trains
+    /// to the same bits.
+    ///
+    /// ```
+    /// use cerebro_core::ModelBuilder;
+    /// use cerebro_models::loss::Loss;
+    /// use cerebro_models::nn::NetworkSpec;
+    /// use cerebro_models::Trainer;
+    ///
+    /// let network = NetworkSpec::Mlp {
+    ///     inputs: 64.into(),
+    ///     hidden: "hidden".into(),
+    ///     outputs: 10.into(),
+    /// };
+    /// let blueprint = Trainer::new(network, Loss::cross_entropy()).blueprint().unwrap();
+    /// assert_eq!(blueprint.name, Trainer::BLUEPRINT);
+    /// let equal = Trainer::from_blueprint(&blueprint.bytes)?;
+    /// assert_eq!(equal.blueprint(), Some(blueprint));
+    /// # Ok::<(), cerebro_core::ModelError>(())
+    /// ```
+    pub fn from_blueprint(bytes: &[u8]) -> Result<Self, ModelError> {
+        blueprint::read(bytes)
+            .map_err(|error| ModelError::other("cannot make a trainer of this blueprint", error))
+    }
+
     /// The inference-only model of a trial: its network with the weights of `state`.
     pub fn export(&self, config: &Config, state: &State) -> Result<Export, ModelError> {
         crate::runtime::load()?;
@@ -236,7 +220,7 @@ impl Trainer {
     fn prepare(&self, config: &Config) -> Result<(Arc<Program>, Hyperparameters), ModelError> {
         let mut complete = self.defaults.clone();
         config.iter().for_each(|(name, value)| complete.set(name, value.clone()));
-        let own = &self.architecture.hyperparameters;
+        let own = self.architecture.hyperparameters();
         let read = Hyperparameters::read(&complete, own)?;
         let architecture: Config = complete
             .iter()
@@ -255,7 +239,7 @@ impl Trainer {
     }
 
     fn draw(&self, architecture: &Config, read: &Hyperparameters) -> Result<Program, ModelError> {
-        let network = (self.architecture.network)(architecture)?;
+        let network = self.architecture.network(architecture)?;
         let spec = TrainingSpec { optimizer: read.optimizer.kind(), ..self.spec.clone() };
         let length = read.optimizer.hyperparameters(1, read.optimizer.learning_rate).len();
         Program::new(network, spec, length)
@@ -280,6 +264,13 @@ impl ModelBuilder for Trainer {
     fn cost_per_row(&self, config: &Config) -> Option<f64> {
         let (program, _) = self.prepare(config).ok()?;
         Some(program.parameters() as f64)
+    }
+
+    /// See [`from_blueprint`](Trainer::from_blueprint); none for an architecture that is a
+    /// program's own function.
+    fn blueprint(&self) -> Option<Blueprint> {
+        let bytes = blueprint::write(self)?;
+        Some(Blueprint { name: Self::BLUEPRINT.to_owned(), bytes })
     }
 
     fn check(&self, config: &Config) -> Result<(), ModelError> {

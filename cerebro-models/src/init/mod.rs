@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cerebro_core::{Seed, SeededRng};
+use serde::{Deserialize, Serialize};
 
 /// The [`Initializer`] of each weight that does not start with the value in the model's file.
 pub type Initializers = BTreeMap<String, Initializer>;
@@ -20,7 +21,8 @@ pub type Initializers = BTreeMap<String, Initializer>;
 /// let bound = (6.0_f32 / 100.0).sqrt();
 /// assert!(weight.iter().all(|value| value.abs() <= bound));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Initializer {
     /// The same value everywhere.

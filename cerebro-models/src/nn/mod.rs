@@ -7,6 +7,7 @@ mod convolutional;
 mod layers;
 mod lstm;
 mod mlp;
+mod spec;
 mod tabular;
 mod transformer;
 
@@ -16,6 +17,7 @@ use crate::onnx::Model;
 pub use convolutional::{Depth, conv1d, lenet, resnet};
 pub use lstm::lstm;
 pub use mlp::mlp;
+pub use spec::{NetworkSpec, Size, Sizes};
 pub use tabular::tabular;
 pub use transformer::{Encoder, transformer_encoder, vit};
 
