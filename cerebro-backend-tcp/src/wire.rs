@@ -77,9 +77,15 @@ pub(crate) fn report_to_wire(report: &UnitReport) -> Result<protocol::Report, No
             Statistic::Mean { sum, weight } => (metric::Kind::Mean, sum, weight),
             Statistic::RootMean { sum, weight } => (metric::Kind::RootMean, sum, weight),
             Statistic::ExpMean { sum, weight } => (metric::Kind::ExpMean, sum, weight),
-            other => return Err(Nonsense(format!("no place in the schema for {other:?}"))),
+            _ => (metric::Kind::Json, 0.0, 0.0),
         };
-        Ok(protocol::Metric { name: name.to_owned(), kind: kind.into(), sum, weight })
+        let json = if kind == metric::Kind::Json {
+            serde_json::to_string(statistic)
+                .map_err(|error| Nonsense(format!("metric `{name}` cannot be written: {error}")))?
+        } else {
+            String::new()
+        };
+        Ok(protocol::Metric { name: name.to_owned(), kind: kind.into(), sum, weight, json })
     });
     Ok(protocol::Report {
         metrics: metrics.collect::<Result<_, _>>()?,
@@ -99,6 +105,9 @@ pub(crate) fn report_from_wire(report: &protocol::Report) -> Result<UnitReport, 
             metric::Kind::Mean => Statistic::Mean { sum, weight },
             metric::Kind::RootMean => Statistic::RootMean { sum, weight },
             metric::Kind::ExpMean => Statistic::ExpMean { sum, weight },
+            metric::Kind::Json => serde_json::from_str(&metric.json).map_err(|error| {
+                Nonsense(format!("metric `{}` is no statistic: {error}", metric.name))
+            })?,
             metric::Kind::Unspecified => {
                 return Err(Nonsense(format!("metric `{}` has no kind", metric.name)));
             }
@@ -200,6 +209,8 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use cerebro_core::metric::RankHistogram;
+
     use super::*;
 
     #[test]
@@ -208,6 +219,8 @@ mod tests {
         metrics.record("accuracy", Statistic::Mean { sum: 0.1 + 0.2, weight: 3.0 });
         metrics.record("rmse", Statistic::RootMean { sum: f64::INFINITY, weight: 3.0 });
         metrics.record("perplexity", Statistic::ExpMean { sum: -0.0, weight: 3.0 });
+        let rows = [(0.1, false), (-2.5, true), (0.7, true)];
+        metrics.record("roc_auc", Statistic::RocAuc(RankHistogram::of(rows)));
         let report = UnitReport {
             metrics,
             rows: 7,

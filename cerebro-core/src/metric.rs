@@ -1,16 +1,24 @@
 //! Metrics: sums that merge exactly over batches, partitions and workers, and the objective.
 
+mod determination;
+mod ranking;
+mod score;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use determination::{Determination, Explained};
+pub use ranking::RankHistogram;
+pub use score::{Average, ClassCount, ClassScore, Score};
 
 /// A sufficient statistic of a metric: what must be summed so that its value over many batches is
 /// the value over all their rows.
 ///
 /// Means of means are wrong as soon as batches differ in size; statistics are merged instead, and
 /// the value is computed once, at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Statistic {
@@ -41,6 +49,12 @@ pub enum Statistic {
         #[serde(with = "crate::real")]
         weight: f64,
     },
+    /// Precision, recall or F1 of a classification.
+    Score(ClassScore),
+    /// The area under the receiver operating characteristic of a binary classification.
+    RocAuc(RankHistogram),
+    /// The coefficient of determination of a regression.
+    R2(Determination),
 }
 
 impl Statistic {
@@ -52,7 +66,7 @@ impl Statistic {
     /// Adds what `other` has counted. Statistics of different kinds do not merge: `false`.
     #[must_use = "statistics of different kinds do not merge"]
     pub fn merge(&mut self, other: &Self) -> bool {
-        use Statistic::{ExpMean, Mean, RootMean};
+        use Statistic::{ExpMean, Mean, R2, RocAuc, RootMean, Score};
         match (self, other) {
             (Mean { sum, weight }, Mean { sum: s, weight: w })
             | (RootMean { sum, weight }, RootMean { sum: s, weight: w })
@@ -61,16 +75,25 @@ impl Statistic {
                 *weight += w;
                 true
             }
+            (Score(own), Score(other)) => own.merge(other),
+            (RocAuc(own), RocAuc(other)) => {
+                own.merge(other);
+                true
+            }
+            (R2(own), R2(other)) => own.merge(other),
             _ => false,
         }
     }
 
     /// The metric's value over everything that was counted; NaN if nothing was.
     pub fn value(&self) -> f64 {
-        match *self {
+        match self {
             Statistic::Mean { sum, weight } => sum / weight,
             Statistic::RootMean { sum, weight } => (sum / weight).sqrt(),
             Statistic::ExpMean { sum, weight } => (sum / weight).exp(),
+            Statistic::Score(score) => score.value(),
+            Statistic::RocAuc(histogram) => histogram.area(),
+            Statistic::R2(determination) => determination.value(),
         }
     }
 }
@@ -117,7 +140,7 @@ impl Metrics {
     /// Merges all of `other`.
     pub fn merge(&mut self, other: &Metrics) {
         for (name, statistic) in &other.0 {
-            self.record(name, *statistic);
+            self.record(name, statistic.clone());
         }
     }
 

@@ -8,8 +8,15 @@ use crate::optim::{Clipping, Optimizer, Update};
 use crate::schedule::Schedule;
 
 /// Those that every optimizer has.
-const ALWAYS: [&str; 6] =
-    ["batch_size", "clip_norm", "clip_value", "learning_rate", "optimizer", "weight_decay"];
+const ALWAYS: [&str; 7] = [
+    "accumulate",
+    "batch_size",
+    "clip_norm",
+    "clip_value",
+    "learning_rate",
+    "optimizer",
+    "weight_decay",
+];
 
 const OPTIMIZERS: &str = "one of sgd, adam, adamw, rmsprop, adagrad, lamb, lion";
 
@@ -19,6 +26,8 @@ pub(crate) struct Hyperparameters {
     pub(crate) optimizer: Optimizer,
     pub(crate) schedule: Schedule,
     pub(crate) batch_size: usize,
+    /// The batches of an update.
+    pub(crate) accumulate: usize,
 }
 
 impl Hyperparameters {
@@ -45,7 +54,9 @@ impl Hyperparameters {
         optimizer.clipping = clipping(config)?;
         read_update(config, &mut optimizer.update)?;
         let schedule = Schedule::read(config, optimizer.learning_rate)?;
-        Ok(Self { optimizer, schedule, batch_size: config.size("batch_size")? })
+        let accumulate = config.get("accumulate").map(|_| config.size("accumulate")).transpose()?;
+        let batch_size = config.size("batch_size")?;
+        Ok(Self { optimizer, schedule, batch_size, accumulate: accumulate.unwrap_or(1) })
     }
 }
 

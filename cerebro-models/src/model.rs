@@ -1,5 +1,7 @@
 //! [`OnnxModel`]: a trial's network in a worker's slot.
 
+mod train;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cerebro_core::data::{Partition, Tensor};
@@ -11,17 +13,14 @@ use crate::bindings::Bindings;
 use crate::optim::Optimizer;
 use crate::program::Program;
 use crate::runtime;
-use crate::schedule::{Moment, Schedule};
+use crate::schedule::Schedule;
 use crate::state::TrainingState;
-use crate::step::{Feed, Scalars, SlotCache, Task};
-use crate::training::{InputShapes, Interface, StatisticOutput};
+use crate::step::{Feed, SlotCache, Task};
+use crate::training::{InputShapes, Interface};
 
 /// The rows of a batch in evaluation and prediction, unless batches in training have more: enough
 /// that the matrix products are efficient, few enough that activations stay in the cache.
 const EVALUATION_ROWS: usize = 256;
-
-/// The name under which trials with a schedule report their mean learning rate.
-const LEARNING_RATE: &str = "learning_rate";
 
 /// A trial's network in a worker's slot.
 #[derive(Debug)]
@@ -31,6 +30,8 @@ pub(crate) struct OnnxModel {
     pub(crate) optimizer: Optimizer,
     pub(crate) schedule: Schedule,
     pub(crate) batch_size: usize,
+    /// The batches of an update.
+    pub(crate) accumulate: usize,
     pub(crate) slot: Arc<Mutex<SlotCache>>,
     pub(crate) state: Option<Arc<TrainingState>>,
 }
@@ -56,62 +57,6 @@ impl OnnxModel {
             expected: format!("at most {rows}, the rows of {id} (or prepare fewer partitions),"),
         }
         .into())
-    }
-
-    /// The loop of `train`: gives the metrics and the State afterwards.
-    fn steps(
-        &self,
-        partition: &dyn Partition,
-        pass: &Pass<'_>,
-    ) -> Result<(Metrics, TrainingState), ModelError> {
-        let start = self.current()?;
-        let order = pass.row_order(partition);
-        let batch_size = self.batch_size;
-        let mut slot = lock(&self.slot);
-        let mut unit = PassOver::new(self, &mut slot, partition, Task::Step, batch_size)?;
-        let mut sums = Sums::default();
-        let mut next = slot.take_buffers(&self.program)?;
-        let mut idle = Some(slot.take_buffers(&self.program)?);
-        // The latest weights; those of `start`, which is shared and stays as it is, before the
-        // first step.
-        let mut latest: Option<Vec<_>> = None;
-        let (epoch, patience) = (pass.unit().epoch, self.schedule.patience());
-        let mut progress = start.progress().clone();
-        progress.begin(epoch, patience);
-        let mut rates = 0.0;
-        let mut steps = 0;
-        for rows in order.chunks(batch_size) {
-            let shapes = unit.shapes(rows.len());
-            let stepper = slot.stepper(&self.program, Task::Step, shapes)?;
-            let moment = Moment { progress: &progress, epoch, rows: batch_size };
-            let rate = self.schedule.rate(self.optimizer.learning_rate, &moment);
-            let hyperparameters = self.optimizer.hyperparameters(progress.steps + 1, rate);
-            let scalars =
-                Scalars { hyperparameters: &hyperparameters, seed: step_seed(pass.seed(), steps) };
-            let live = latest.as_deref().unwrap_or(start.live());
-            let packed = stepper.step(&mut unit.feed, rows, &scalars, &start, live, &mut next)?;
-            sums.add(packed);
-            unit.check_loss(packed, steps)?;
-            // What was read is written next, but for the State that the unit started from.
-            let read = latest.replace(next);
-            next = read.or_else(|| idle.take()).expect("`start` is read in the first step only");
-            steps += 1;
-            progress.steps += 1;
-            progress.rows += rows.len() as u64;
-            rates += rate;
-            pass.advance(rows.len())?;
-        }
-        slot.keep_buffers(&self.program, next);
-        let live = latest.expect("a partition has at least one row");
-        let mut metrics = sums.metrics(&unit.interface.statistics);
-        if !self.schedule.is_constant() {
-            let mean = Statistic::Mean { sum: rates, weight: steps as f64 };
-            metrics.record(LEARNING_RATE, mean);
-        }
-        if let [sum, weight, ..] = sums.0[..] {
-            progress.end(sum, weight, patience);
-        }
-        Ok((metrics, start.after(progress, live)))
     }
 }
 
@@ -147,7 +92,7 @@ impl Model for OnnxModel {
 
     fn train(&mut self, partition: &dyn Partition, pass: &Pass<'_>) -> Result<Metrics, ModelError> {
         self.check_batch_size(partition)?;
-        let (metrics, state) = self.steps(partition, pass)?;
+        let (metrics, state) = self.updates(partition, pass)?;
         self.state = Some(Arc::new(state));
         Ok(metrics)
     }
@@ -157,9 +102,11 @@ impl Model for OnnxModel {
         partition: &dyn Partition,
         pass: &Pass<'_>,
     ) -> Result<Metrics, ModelError> {
-        let mut sums = Sums::default();
-        let interface = self.apply(partition, pass, Task::Evaluation, |packed| sums.add(packed))?;
-        Ok(sums.metrics(&interface.statistics))
+        let mut measured = Measured::default();
+        self.apply(partition, pass, Task::Evaluation, |packed, interface| {
+            measured.add(packed, interface);
+        })?;
+        Ok(measured.metrics())
     }
 
     fn predict(
@@ -168,7 +115,7 @@ impl Model for OnnxModel {
         pass: &Pass<'_>,
     ) -> Result<Tensor, ModelError> {
         let mut values = Vec::new();
-        let interface = self.apply(partition, pass, Task::Prediction, |prediction| {
+        let interface = self.apply(partition, pass, Task::Prediction, |prediction, _| {
             values.extend_from_slice(prediction);
         })?;
         let mut shape = interface.prediction.1.clone();
@@ -188,7 +135,7 @@ impl OnnxModel {
         partition: &dyn Partition,
         pass: &Pass<'_>,
         task: Task,
-        mut each: impl FnMut(&[f32]),
+        mut each: impl FnMut(&[f32], &Interface),
     ) -> Result<Arc<Interface>, ModelError> {
         let state = self.current()?;
         let rows: Vec<u32> = (0..partition.rows() as u32).collect();
@@ -198,11 +145,12 @@ impl OnnxModel {
         for (batch, rows) in rows.chunks(batch_size).enumerate() {
             let shapes = unit.shapes(rows.len());
             let stepper = slot.stepper(&self.program, task, shapes)?;
+            let interface = stepper.interface();
             let result = stepper.apply(&mut unit.feed, rows, &state)?;
             if task == Task::Evaluation {
                 unit.check_loss(result, batch as u64)?;
             }
-            each(result);
+            each(result, &interface);
             pass.advance(rows.len())?;
         }
         Ok(unit.interface)
@@ -254,21 +202,30 @@ impl<'p> PassOver<'p> {
     }
 }
 
-/// Packed statistics, summed over batches in double precision.
+/// Statistics, merged over batches in double precision.
 #[derive(Debug, Default)]
-struct Sums(Vec<f64>);
+struct Measured(Vec<(String, Statistic)>);
 
-impl Sums {
-    fn add(&mut self, packed: &[f32]) {
-        self.0.resize(packed.len(), 0.0);
-        self.0.iter_mut().zip(packed).for_each(|(sum, &value)| *sum += f64::from(value));
+impl Measured {
+    /// Adds those of a batch, packed as `interface` says.
+    fn add(&mut self, packed: &[f32], interface: &Interface) {
+        let mut rest = packed;
+        for (index, output) in interface.statistics.iter().enumerate() {
+            let (own, others) = rest.split_at(output.kind.length());
+            rest = others;
+            let statistic = output.kind.statistic(own);
+            match self.0.get_mut(index) {
+                Some((_, known)) => {
+                    assert!(known.merge(&statistic), "batches of a pass have equal statistics");
+                }
+                None => self.0.push((output.name.clone(), statistic)),
+            }
+        }
     }
 
-    fn metrics(&self, statistics: &[StatisticOutput]) -> Metrics {
+    fn metrics(self) -> Metrics {
         let mut metrics = Metrics::new();
-        for (output, pair) in statistics.iter().zip(self.0.chunks_exact(2)) {
-            metrics.record(&output.name, output.kind.statistic(pair[0], pair[1]));
-        }
+        self.0.into_iter().for_each(|(name, statistic)| metrics.record(&name, statistic));
         metrics
     }
 }

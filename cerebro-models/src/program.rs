@@ -12,7 +12,7 @@ use crate::nn::Network;
 use crate::onnx::{Model, ValueInfo};
 use crate::step::Task;
 use crate::training::{
-    Blueprint, InputShapes, Interface, Threads, TrainingSpec, Variable, VariableKind,
+    Accumulator, Blueprint, InputShapes, Interface, Threads, TrainingSpec, Variable, VariableKind,
 };
 
 /// Which program of this process.
@@ -102,10 +102,31 @@ impl Program {
     ) -> Result<Model, ModelError> {
         let drawn = match task {
             Task::Step => self.blueprint.step_in(dialect, threads, shapes),
+            Task::Accumulation => self.blueprint.accumulation(dialect, threads, shapes),
             Task::Evaluation => self.blueprint.evaluation(shapes),
             Task::Prediction => self.blueprint.prediction(shapes),
         };
         drawn.map_err(untrainable)
+    }
+}
+
+impl Program {
+    /// The sums that batches are added to between updates.
+    pub(crate) fn accumulators(
+        &self,
+        shapes: &InputShapes,
+    ) -> Result<Vec<Accumulator>, ModelError> {
+        self.blueprint.accumulators(shapes).map_err(untrainable)
+    }
+
+    /// The graph that updates by accumulated gradients.
+    pub(crate) fn draw_update(
+        &self,
+        dialect: Dialect,
+        threads: Threads,
+        shapes: &InputShapes,
+    ) -> Result<Model, ModelError> {
+        self.blueprint.accumulated_update(dialect, threads, shapes).map_err(untrainable)
     }
 }
 

@@ -238,7 +238,20 @@ impl TrainingState {
 
     /// Every variable with its value, in the order of the variables.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&Variable, &Buffer)> {
-        self.variables.iter().zip(self.read_with(&self.live, |_| true))
+        self.entries_with(&self.live)
+    }
+
+    /// Every variable with its value, where `live` are the values of those that each step changes.
+    pub(crate) fn entries_with<'a>(
+        &'a self,
+        live: &'a [Buffer],
+    ) -> impl Iterator<Item = (&'a Variable, &'a Buffer)> {
+        self.variables.iter().zip(self.read_with(live, |_| true))
+    }
+
+    /// The variables that each step changes.
+    pub(crate) fn live_variables(&self) -> impl Iterator<Item = &Variable> {
+        self.variables.iter().filter(|variable| variable.output.is_some())
     }
 
     /// Writes the variables that `wanted` names as safetensors.

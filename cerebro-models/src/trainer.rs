@@ -45,6 +45,7 @@ pub use architecture::Architecture;
 /// | `beta1`, `beta2` | | for `adam`, `adamw`, `lamb` and `lion`; at least 0, below 1 |
 /// | `smoothing` | | for `rmsprop` (PyTorch's `alpha`); at least 0, below 1 |
 /// | `epsilon` | | for `adam`, `adamw`, `rmsprop`, `adagrad` and `lamb`; at least 0 |
+/// | `accumulate` | | the batches of an update, 1 by default: the update is that of one batch of so many times the rows, up to rounding, in the memory of one. The last update of a partition may have fewer. Batch normalization sees each batch alone |
 /// | `clip_norm`, `clip_value` | | limits the gradients' norm or each element; one of the two |
 ///
 /// The learning rate stays as it is unless there are some of these:
@@ -255,6 +256,7 @@ impl ModelBuilder for Trainer {
             optimizer: read.optimizer,
             schedule: read.schedule,
             batch_size: read.batch_size,
+            accumulate: read.accumulate,
             slot: self.slots.of(slot),
             state: None,
         }))

@@ -169,9 +169,16 @@ impl Classes<'_> {
             g.mul(probabilities, mass)
         };
         let difference = g.sub(expected, q);
+        // Where nothing counts there is nothing to learn: a gradient of zero, not 0 / 0.
+        let divisor = if self.ignored.is_some() || self.weights.is_some() {
+            let least = g.scalar(1e-30, weight);
+            g.binary("Max", weight, least)
+        } else {
+            weight
+        };
         Ok(EmittedLoss {
-            loss: g.div(sum, weight),
-            gradient: g.div(difference, weight),
+            loss: g.div(sum, divisor),
+            gradient: g.div(difference, divisor),
             sum,
             weight,
         })

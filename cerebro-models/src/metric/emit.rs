@@ -1,17 +1,15 @@
 //! Metrics as nodes.
 
-use super::Metric;
+use super::{Metric, classes};
 use crate::graph::{Attributes, Builder, Value, normalize_axis};
 use crate::loss::Loss;
-use crate::onnx::TensorData;
 use crate::training::StatisticKind;
 
-/// A metric in a graph: the sum over a batch, and what it is divided by.
-#[derive(Clone, Copy, Debug)]
+/// A metric in a graph: what of a batch goes into its statistic, as the kind says.
+#[derive(Clone, Debug)]
 pub(crate) struct EmittedMetric {
     pub(crate) kind: StatisticKind,
-    pub(crate) sum: Value,
-    pub(crate) weight: Value,
+    pub(crate) values: Vec<Value>,
 }
 
 impl Metric {
@@ -23,6 +21,9 @@ impl Metric {
         output: Value,
         target: Value,
     ) -> Result<EmittedMetric, String> {
+        if let Some(score) = self.score() {
+            return classes::counts(g, loss, output, target, score);
+        }
         let (kind, values) = match self {
             Metric::Accuracy => (StatisticKind::Mean, hits(g, loss, output, target)?),
             Metric::TopK { k } => (StatisticKind::Mean, hits_among(g, loss, output, target, k)?),
@@ -38,23 +39,47 @@ impl Metric {
                 class_axis(g, loss, output)?;
                 let plain = unsmoothed(loss);
                 let emitted = plain.emit(g, output, Some(target))?;
-                let (sum, weight) = (emitted.sum, emitted.weight);
-                return Ok(EmittedMetric { kind: StatisticKind::ExpMean, sum, weight });
+                let values = vec![emitted.sum, emitted.weight];
+                return Ok(EmittedMetric { kind: StatisticKind::ExpMean, values });
+            }
+            Metric::RocAuc => return classes::scores(g, loss, output, target),
+            Metric::R2 => return determination(g, loss, output, target),
+            Metric::Precision { .. } | Metric::Recall { .. } | Metric::F1 { .. } => {
+                unreachable!("these are scores of classes")
             }
         };
-        if let (Loss::CrossEntropy { ignore_index: Some(ignored), .. }, true) =
-            (loss, matches!(self, Metric::Accuracy | Metric::TopK { .. }))
-        {
-            let ignored = g.constant(TensorData::from_i64(&[], &[*ignored]));
-            let is_ignored = g.binary("Equal", target, ignored);
-            let is_kept = g.unary("Not", is_ignored);
-            let kept = g.indicator(is_kept, output);
+        if let Some(kept) = classes::kept(g, loss, output, target) {
             let counted = g.mul(values, kept);
-            return Ok(EmittedMetric { kind, sum: g.total(counted), weight: g.total(kept) });
+            return Ok(EmittedMetric { kind, values: vec![g.total(counted), g.total(kept)] });
         }
         let count = g.value_type(values).elements();
-        Ok(EmittedMetric { kind, sum: g.total(values), weight: g.scalar(count as f64, output) })
+        let values = vec![g.total(values), g.scalar(count as f64, output)];
+        Ok(EmittedMetric { kind, values })
     }
+}
+
+/// For each output the mean of the targets, the squares about it, and the squared errors.
+fn determination(
+    g: &mut Builder,
+    loss: &Loss,
+    output: Value,
+    target: Value,
+) -> Result<EmittedMetric, String> {
+    let error = error(g, loss, output, target)?;
+    let dims = g.dims(output).to_vec();
+    let rows = dims.first().copied().unwrap_or(1);
+    let outputs = dims.iter().skip(1).product();
+    let [target, error] = [target, error].map(|of| g.reshape(of, &[rows, outputs]));
+    let sum = g.reduce_sum(target, &[0]);
+    let mean = g.scale(sum, 1.0 / rows.max(1) as f64);
+    let row = g.reshape(mean, &[1, outputs]);
+    let distance = g.sub(target, row);
+    let [squares, residual] = [distance, error].map(|of| {
+        let squared = g.square(of);
+        g.reduce_sum(squared, &[0])
+    });
+    let kind = StatisticKind::R2 { rows, outputs };
+    Ok(EmittedMetric { kind, values: vec![mean, squares, residual] })
 }
 
 fn unsmoothed(loss: &Loss) -> Loss {
@@ -66,7 +91,7 @@ fn unsmoothed(loss: &Loss) -> Loss {
     plain
 }
 
-fn class_axis(g: &Builder, loss: &Loss, output: Value) -> Result<usize, String> {
+pub(super) fn class_axis(g: &Builder, loss: &Loss, output: Value) -> Result<usize, String> {
     match loss {
         Loss::CrossEntropy { class_axis, .. } => normalize_axis(*class_axis, g.dims(output).len()),
         _ => Err("it needs class indices as targets, as cross-entropy has them".to_owned()),
@@ -82,14 +107,26 @@ fn error(g: &mut Builder, loss: &Loss, output: Value, target: Value) -> Result<V
 
 /// 1 where the prediction is right.
 fn hits(g: &mut Builder, loss: &Loss, output: Value, target: Value) -> Result<Value, String> {
+    if matches!(loss, Loss::CrossEntropy { .. }) {
+        let axis = class_axis(g, loss, output)?;
+        let attributes = Builder::along(axis).with("keepdims", 0);
+        let predicted = g.op("ArgMax", &[output], attributes);
+        let is_hit = g.binary("Equal", predicted, target);
+        return Ok(g.indicator(is_hit, output));
+    }
+    let (predicted, expected) = decisions(g, loss, output, target)?;
+    let is_hit = g.binary("Equal", predicted, expected);
+    Ok(g.indicator(is_hit, output))
+}
+
+/// Whether each output says yes, and whether it should.
+pub(super) fn decisions(
+    g: &mut Builder,
+    loss: &Loss,
+    output: Value,
+    target: Value,
+) -> Result<(Value, Value), String> {
     let threshold = match loss {
-        Loss::CrossEntropy { .. } => {
-            let axis = class_axis(g, loss, output)?;
-            let attributes = Builder::along(axis).with("keepdims", 0);
-            let predicted = g.op("ArgMax", &[output], attributes);
-            let is_hit = g.binary("Equal", predicted, target);
-            return Ok(g.indicator(is_hit, output));
-        }
         Loss::BinaryCrossEntropyWithLogits { .. } | Loss::Hinge => 0.0,
         Loss::BinaryCrossEntropy => 0.5,
         _ => return Err("it needs classes as targets".to_owned()),
@@ -98,9 +135,7 @@ fn hits(g: &mut Builder, loss: &Loss, output: Value, target: Value) -> Result<Va
     let threshold = g.scalar(threshold, output);
     let predicted = g.binary("Greater", output, threshold);
     let target_threshold = g.scalar(target_threshold, target);
-    let expected = g.binary("Greater", target, target_threshold);
-    let is_hit = g.binary("Equal", predicted, expected);
-    Ok(g.indicator(is_hit, output))
+    Ok((predicted, g.binary("Greater", target, target_threshold)))
 }
 
 /// 1 where fewer than `k` classes have a larger logit than the target's.

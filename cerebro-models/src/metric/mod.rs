@@ -1,10 +1,21 @@
 //! Metrics: what is measured besides the loss, as sums that merge exactly over batches.
 
+mod classes;
 mod emit;
 
+use cerebro_core::metric::Score;
 use serde::{Deserialize, Serialize};
 
+pub use cerebro_core::metric::Average;
+
 /// What is measured of output and target, in training and in evaluation.
+///
+/// Values over several batches, partitions and workers are those over all their rows: counts and
+/// moments are merged, never means. Definitions are scikit-learn's, where it has the metric.
+///
+/// Classes are those of cross-entropy, and [`Average::Binary`] is for two of them, of which the
+/// second is the positive one. With binary cross-entropy or hinge loss each output is a class of
+/// its own, predicted or not, and [`Average::Binary`] is for one output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -23,6 +34,27 @@ pub enum Metric {
     RootMeanSquaredError,
     /// The exponential of the mean cross-entropy.
     Perplexity,
+    /// Of the rows predicted to be of a class, the share that is.
+    Precision {
+        /// Over which classes.
+        average: Average,
+    },
+    /// Of the rows of a class, the share predicted to be.
+    Recall {
+        /// Over which classes.
+        average: Average,
+    },
+    /// The harmonic mean of precision and recall.
+    F1 {
+        /// Over which classes.
+        average: Average,
+    },
+    /// The area under the receiver operating characteristic of two classes, from a histogram of the
+    /// scores: see [`RankHistogram`](cerebro_core::metric::RankHistogram) for its error, which is
+    /// usually below 0.001.
+    RocAuc,
+    /// The share of the targets' variance that a regression explains, the mean over the outputs.
+    R2,
 }
 
 impl Metric {
@@ -34,6 +66,31 @@ impl Metric {
             Metric::MeanAbsoluteError => "mae".to_owned(),
             Metric::RootMeanSquaredError => "rmse".to_owned(),
             Metric::Perplexity => "perplexity".to_owned(),
+            Metric::Precision { average } => averaged("precision", average),
+            Metric::Recall { average } => averaged("recall", average),
+            Metric::F1 { average } => averaged("f1", average),
+            Metric::RocAuc => "roc_auc".to_owned(),
+            Metric::R2 => "r2".to_owned(),
         }
+    }
+
+    /// The score of counts per class that it is, and its average.
+    fn score(self) -> Option<(Score, Average)> {
+        match self {
+            Metric::Precision { average } => Some((Score::Precision, average)),
+            Metric::Recall { average } => Some((Score::Recall, average)),
+            Metric::F1 { average } => Some((Score::F1, average)),
+            _ => None,
+        }
+    }
+}
+
+/// `precision` for the positive class, `macro_precision` for all of them.
+fn averaged(name: &str, average: Average) -> String {
+    match average {
+        Average::Binary => name.to_owned(),
+        Average::Macro => format!("macro_{name}"),
+        Average::Micro => format!("micro_{name}"),
+        Average::Weighted => format!("weighted_{name}"),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cerebro_core::{Device, ModelError, Slot};
 
-use super::{Buffer, Stepper, Task};
+use super::{Buffer, Stepper, Task, Updater};
 use crate::graph::Dialect;
 use crate::program::{Program, ProgramId};
 use crate::runtime;
@@ -42,11 +42,19 @@ pub(crate) struct SlotCache {
     uses: u64,
     /// Buffers as live variables of a program need, one set per program.
     spare: HashMap<ProgramId, Vec<Buffer>>,
+    /// What updates by accumulated gradients, for the programs that need it.
+    updaters: HashMap<ProgramId, Updater>,
 }
 
 impl SlotCache {
     fn new(slot: Slot) -> Self {
-        Self { slot, steppers: HashMap::new(), uses: 0, spare: HashMap::new() }
+        Self {
+            slot,
+            steppers: HashMap::new(),
+            uses: 0,
+            spare: HashMap::new(),
+            updaters: HashMap::new(),
+        }
     }
 
     /// The stepper of `program` for `task` and `shapes`, compiled at the first call.
@@ -69,10 +77,7 @@ impl SlotCache {
             }
             Entry::Vacant(entry) => {
                 let runtime = runtime::load()?;
-                let dialect = match self.slot.device {
-                    Device::Cpu => Dialect::Fused,
-                    _ => Dialect::Standard,
-                };
+                let dialect = dialect(&self.slot);
                 let stepper = Stepper::new(runtime, &self.slot, program, task, dialect, shapes)?;
                 Ok(&mut entry.insert((stepper, self.uses)).0)
             }
@@ -90,7 +95,27 @@ impl SlotCache {
             self.steppers.remove(&oldest);
         }
         let steppers = &self.steppers;
-        self.spare.retain(|program, _| steppers.keys().any(|(other, ..)| other == program));
+        let is_used = |program: &ProgramId| steppers.keys().any(|(other, ..)| other == program);
+        self.spare.retain(|program, _| is_used(program));
+        self.updaters.retain(|program, _| is_used(program));
+    }
+
+    /// What updates the weights of `program` by accumulated gradients, compiled at the first call;
+    /// `shapes` are those of any batch. To be given back.
+    pub(crate) fn take_updater(
+        &mut self,
+        program: &Program,
+        shapes: &InputShapes,
+    ) -> Result<Updater, ModelError> {
+        if let Some(updater) = self.updaters.remove(&program.id()) {
+            return Ok(updater);
+        }
+        Updater::new(runtime::load()?, &self.slot, program, dialect(&self.slot), shapes)
+    }
+
+    /// Takes back an updater.
+    pub(crate) fn keep_updater(&mut self, program: &Program, updater: Updater) {
+        self.updaters.insert(program.id(), updater);
     }
 
     /// A set of buffers for live variables of `program`, with any content.
@@ -106,5 +131,13 @@ impl SlotCache {
     /// Takes back a set of buffers that is not needed now.
     pub(crate) fn keep_buffers(&mut self, program: &Program, buffers: Vec<Buffer>) {
         self.spare.insert(program.id(), buffers);
+    }
+}
+
+/// The operators that graphs of a slot may use.
+fn dialect(slot: &Slot) -> Dialect {
+    match slot.device {
+        Device::Cpu => Dialect::Fused,
+        _ => Dialect::Standard,
     }
 }

@@ -6,6 +6,7 @@
 //! starts from stays as it was, shared and unread by others' writes, and a hop within a process
 //! is the handing over of a pointer.
 
+mod accumulation;
 mod buffer;
 mod cache;
 mod error;
@@ -15,6 +16,7 @@ mod stepper;
 
 pub use error::StepError;
 
+pub(crate) use accumulation::Updater;
 pub(crate) use buffer::Buffer;
 pub(crate) use cache::{SlotCache, SlotCaches};
 pub(crate) use feed::{Feed, Labels};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cerebro_core::data::ElementType;
 use cerebro_core::{ModelError, Slot};
 
+use super::accumulation::Sums;
 use super::session::GraphSession;
 use super::{Buffer, Feed};
 use crate::graph::Dialect;
@@ -13,7 +14,8 @@ use crate::program::Program;
 use crate::runtime::Runtime;
 use crate::state::TrainingState;
 use crate::training::{
-    HYPERPARAMETERS, InputShapes, Interface, SEED, STATISTICS, Threads, Variable, VariableKind,
+    HYPERPARAMETERS, InputShapes, Interface, SEED, STATISTICS, StatisticKind, Threads, Variable,
+    VariableKind,
 };
 
 /// What a graph is for.
@@ -21,6 +23,8 @@ use crate::training::{
 pub(crate) enum Task {
     /// Forward, loss, gradients, update.
     Step,
+    /// Forward, loss, gradients, which are added to sums.
+    Accumulation,
     /// Forward, loss and metrics.
     Evaluation,
     /// Forward.
@@ -31,6 +35,7 @@ impl Task {
     fn name(self) -> &'static str {
         match self {
             Task::Step => "training step",
+            Task::Accumulation => "gradient accumulation",
             Task::Evaluation => "evaluation",
             Task::Prediction => "prediction",
         }
@@ -72,22 +77,37 @@ impl Stepper {
         let target = interface.target.as_ref().filter(|_| task != Task::Prediction);
         let data_inputs: Vec<_> = interface.inputs.iter().chain(target).collect();
         let is_step = task == Task::Step;
-        let has_seed = is_step && interface.random;
+        let is_training = is_step || task == Task::Accumulation;
+        let has_seed = is_training && interface.random;
+        let accumulators = match task {
+            Task::Accumulation => program.accumulators(shapes)?,
+            _ => Vec::new(),
+        };
 
         let mut inputs: Vec<&str> = data_inputs.iter().map(|input| input.name.as_str()).collect();
         inputs.extend(is_step.then_some(HYPERPARAMETERS));
         inputs.extend(has_seed.then_some(SEED));
         let read = program.variables().iter().filter(|variable| task.reads(variable));
         inputs.extend(read.map(|variable| variable.input.as_str()));
+        inputs.extend(accumulators.iter().map(|accumulator| accumulator.input.as_str()));
 
         let prediction = &interface.prediction;
         let (result_name, result_dims) = match task {
             Task::Prediction => (prediction.0.as_str(), prediction.1.clone()),
-            Task::Step | Task::Evaluation => (STATISTICS, vec![2 * interface.statistics.len()]),
+            Task::Step | Task::Accumulation | Task::Evaluation => {
+                let kinds = interface.statistics.iter().map(|statistic| statistic.kind);
+                (STATISTICS, vec![kinds.map(StatisticKind::length).sum()])
+            }
         };
         let mut outputs = vec![result_name];
         if is_step {
             outputs.extend(program.variables().iter().filter_map(|v| v.output.as_deref()));
+        }
+        if task == Task::Accumulation {
+            outputs.extend(accumulators.iter().map(|accumulator| accumulator.output.as_str()));
+            let statistics = program.variables().iter();
+            let statistics = statistics.filter(|v| v.kind == VariableKind::Statistic);
+            outputs.extend(statistics.filter_map(|variable| variable.output.as_deref()));
         }
 
         let session = GraphSession::compile(
@@ -153,6 +173,39 @@ impl Stepper {
         inputs.extend(self.data.iter().chain(&self.hyperparameters).chain(&self.seed));
         inputs.extend(state.read_with(live, |_| true));
         self.session.run(&inputs, &mut outputs)?;
+        Ok(self.result.slice())
+    }
+
+    /// Adds the gradients of `rows` by the variables `live` (and the frozen ones of `state`) to
+    /// `sums`. Gives the packed statistics.
+    pub(crate) fn accumulate(
+        &mut self,
+        feed: &mut Feed<'_>,
+        rows: &[u32],
+        seed: i64,
+        state: &TrainingState,
+        live: &[Buffer],
+        sums: &mut Sums,
+    ) -> Result<&[f32], ModelError> {
+        feed.gather(rows, &mut self.data)?;
+        if let Some(buffer) = &mut self.seed {
+            buffer.slice_mut()[0] = seed;
+        }
+        let Self { task, session, data, seed, result, .. } = self;
+        sums.add(|gradients, statistics, new_gradients, new_statistics| {
+            let mut inputs: Vec<&Buffer> = data.iter().chain(seed.as_ref()).collect();
+            let mut statistics = statistics.into_iter().flatten();
+            for (variable, buffer) in state.entries_with(live).filter(|(v, _)| task.reads(v)) {
+                // Those of the batch before, where there is one.
+                let newer = (variable.kind == VariableKind::Statistic).then(|| statistics.next());
+                inputs.push(newer.flatten().unwrap_or(buffer));
+            }
+            inputs.extend(gradients);
+            let mut outputs = vec![result];
+            outputs.extend(new_gradients);
+            outputs.extend(new_statistics);
+            session.run(&inputs, &mut outputs)
+        })?;
         Ok(self.result.slice())
     }
 

@@ -1,5 +1,7 @@
 //! [`Blueprint`]: a model and a spec, from which training graphs are drawn.
 
+mod accumulate;
+
 use std::collections::HashMap;
 
 use cerebro_core::data::ElementType;
@@ -307,13 +309,14 @@ impl Blueprint {
                 .and_then(|target| metric.emit(graph, &self.spec.loss, output, target))
                 .map_err(|reason| self.loss_error(&metric.name(), reason))?;
             statistics.push(StatisticOutput { name: metric.name(), kind: emitted.kind });
-            packed.extend([emitted.sum, emitted.weight]);
+            packed.extend(emitted.values);
         }
         let packed: Vec<Value> = packed
             .into_iter()
             .map(|value| {
                 let value = graph.cast(value, DataType::Float32);
-                graph.reshape(value, &[1])
+                let elements = graph.value_type(value).elements();
+                graph.reshape(value, &[elements])
             })
             .collect();
         let packed = graph.concat(&packed, 0);
@@ -343,8 +346,19 @@ impl Blueprint {
         drawing: &mut Drawing<'_>,
         gradients: &[Option<Value>],
     ) -> Result<Vec<(String, Value)>, GraphError> {
+        let mut outputs = self.optimize(drawing.graph, &drawing.variables, gradients)?;
+        outputs.extend(drawing.new_statistics());
+        Ok(outputs)
+    }
+
+    /// Draws the optimizer: the new values of parameters and slots.
+    fn optimize(
+        &self,
+        graph: &mut Builder,
+        variables: &HashMap<String, Value>,
+        gradients: &[Option<Value>],
+    ) -> Result<Vec<(String, Value)>, GraphError> {
         let kind = self.spec.optimizer;
-        let graph = &mut *drawing.graph;
         graph.set_place("optimizer");
         let size = kind.hyperparameters().len();
         let packed = graph.input(HYPERPARAMETERS, Type::new(DataType::Float32, [size]));
@@ -359,7 +373,7 @@ impl Blueprint {
         let mut outputs = Vec::new();
         for (name, gradient) in self.roles.parameters.iter().zip(gradients) {
             graph.set_place(&format!("optimizer/{name}"));
-            let parameter = drawing.variables[name];
+            let parameter = variables[name];
             let data_type = graph.data_type(parameter);
             let slots: Vec<(String, Value)> = kind
                 .slots()
@@ -392,7 +406,6 @@ impl Blueprint {
         if let Some(reason) = graph.take_error() {
             return Err(self.loss_error("the optimizer's update", reason));
         }
-        outputs.extend(drawing.new_statistics());
         Ok(outputs)
     }
 }

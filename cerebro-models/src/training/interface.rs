@@ -1,6 +1,10 @@
 //! What the host feeds to training graphs and reads from them.
 
+use cerebro_core::Statistic;
 use cerebro_core::data::ElementType;
+use cerebro_core::metric::{
+    Average, ClassCount, ClassScore, Determination, Explained, RankHistogram, Score,
+};
 
 use crate::onnx::{DataType, TensorData};
 
@@ -63,6 +67,19 @@ impl Variable {
     }
 }
 
+/// A sum over several batches: it lives from one update to the next and is in no State.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Accumulator {
+    /// The name of the graphs' input that reads it.
+    pub(crate) input: String,
+    /// The name of the output that gives it with a batch added.
+    pub(crate) output: String,
+    /// The type of its elements.
+    pub(crate) data_type: DataType,
+    /// Its shape.
+    pub(crate) dims: Vec<usize>,
+}
+
 /// What a [`Variable`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VariableKind {
@@ -90,29 +107,92 @@ pub enum Initial {
 pub struct StatisticOutput {
     /// The metric's name.
     pub name: String,
-    /// How the metric follows from sum and weight.
+    /// What its part is, and how the metric follows from it.
     pub kind: StatisticKind,
 }
 
-/// How a metric follows from a sum and a weight: the kinds of [`cerebro_core::Statistic`].
+/// What a metric's part of the packed statistics is, and how the metric follows from it: the kinds
+/// of [`cerebro_core::Statistic`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StatisticKind {
-    /// `sum / weight`.
+    /// A sum and a weight, of which the metric is `sum / weight`.
     Mean,
-    /// `sqrt(sum / weight)`.
+    /// A sum and a weight, of which the metric is `sqrt(sum / weight)`.
     RootMean,
-    /// `exp(sum / weight)`.
+    /// A sum and a weight, of which the metric is `exp(sum / weight)`.
     ExpMean,
+    /// The hits of each class, then how often each was predicted, then how often each occurred.
+    Score {
+        /// What the metric is.
+        score: Score,
+        /// Over which classes.
+        average: Average,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// The score of each row, then the label of each: 1, 0, or -1 for a row that does not count.
+    RocAuc {
+        /// The number of rows.
+        rows: usize,
+    },
+    /// The mean of each output's targets, then their squares about it, then the squared errors.
+    R2 {
+        /// The number of rows.
+        rows: usize,
+        /// The number of outputs.
+        outputs: usize,
+    },
 }
 
 impl StatisticKind {
-    /// The statistic of one batch.
-    pub fn statistic(self, sum: f64, weight: f64) -> cerebro_core::Statistic {
-        use cerebro_core::Statistic;
+    /// The length of the metric's part of the packed statistics.
+    pub fn length(self) -> usize {
+        match self {
+            StatisticKind::Mean | StatisticKind::RootMean | StatisticKind::ExpMean => 2,
+            StatisticKind::Score { classes, .. } => 3 * classes,
+            StatisticKind::RocAuc { rows } => 2 * rows,
+            StatisticKind::R2 { outputs, .. } => 3 * outputs,
+        }
+    }
+
+    /// The statistic of one batch, whose part of the packed statistics is `packed`, of
+    /// [`length`](Self::length).
+    pub fn statistic(self, packed: &[f32]) -> Statistic {
+        let (sum, weight) = match *packed {
+            [sum, weight, ..] => (f64::from(sum), f64::from(weight)),
+            _ => (f64::NAN, 0.0),
+        };
         match self {
             StatisticKind::Mean => Statistic::Mean { sum, weight },
             StatisticKind::RootMean => Statistic::RootMean { sum, weight },
             StatisticKind::ExpMean => Statistic::ExpMean { sum, weight },
+            StatisticKind::Score { score, average, classes } => {
+                let count = |group: usize, class: usize| packed[group * classes + class] as u64;
+                let class = |class| ClassCount {
+                    hits: count(0, class),
+                    predicted: count(1, class),
+                    actual: count(2, class),
+                };
+                let classes = (0..classes).map(class).collect();
+                Statistic::Score(ClassScore { score, average, classes })
+            }
+            StatisticKind::RocAuc { rows } => {
+                let (scores, labels) = packed.split_at(rows);
+                let counted = scores.iter().zip(labels).filter(|(_, label)| **label >= 0.0);
+                let rows = counted.map(|(score, label)| (*score, *label > 0.5));
+                Statistic::RocAuc(RankHistogram::of(rows))
+            }
+            StatisticKind::R2 { rows, outputs } => {
+                let value =
+                    |group: usize, output: usize| f64::from(packed[group * outputs + output]);
+                let output = |output| Explained {
+                    mean: value(0, output),
+                    squares: value(1, output),
+                    residual: value(2, output),
+                };
+                let outputs = (0..outputs).map(output).collect();
+                Statistic::R2(Determination { rows: rows as f64, outputs })
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ mod spec;
 mod tests;
 
 pub use blueprint::{Blueprint, Threads};
+pub(crate) use interface::Accumulator;
 pub use interface::{
     DataInput, Initial, Interface, StatisticKind, StatisticOutput, Variable, VariableKind,
 };
@@ -39,8 +40,8 @@ pub const SEED: &str = "cerebro.seed";
 /// The name of the loss output: `float32` scalar, the loss that is minimised, of this batch.
 pub const LOSS: &str = "cerebro.loss";
 
-/// The name of the packed statistics' output: `float32 [2 m]`, for each [`StatisticOutput`] the
-/// sum and the weight.
+/// The name of the packed statistics' output: `float32 [n]`, one after the other what the
+/// [`StatisticKind`] of each [`StatisticOutput`] says: for the loss, the sum and the weight.
 pub const STATISTICS: &str = "cerebro.statistics";
 
 /// The name of the target's input of step and evaluation graphs.
