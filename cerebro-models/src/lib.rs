@@ -69,6 +69,7 @@
 //! | [`loss`], [`metric`], [`optim`] | what a step minimises, measures, and does with gradients |
 //! | [`training`] | draws the step, evaluation and prediction graphs of a model |
 //! | [`nn`], [`init`] | networks built without Python; initial weights |
+//! | [`Pretrained`] | weights of another training that trials start from |
 //! | [`Trainer`], [`TrainingState`], [`Export`], [`Inference`] | trials, their States, and what becomes of them |
 
 mod autodiff;
@@ -88,6 +89,7 @@ pub mod nn;
 pub mod onnx;
 pub mod operators;
 pub mod optim;
+mod pretrained;
 mod program;
 pub mod runtime;
 mod schedule;
@@ -99,6 +101,7 @@ pub mod training;
 pub use error::GraphError;
 pub use export::Export;
 pub use inference::Inference;
+pub use pretrained::{Pretrained, PretrainedError, PretrainedReport, Unlike};
 pub use state::{StateError, TrainingState};
 pub use step::StepError;
 pub use trainer::{Architecture, Trainer};

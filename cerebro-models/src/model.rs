@@ -63,18 +63,19 @@ impl OnnxModel {
 impl Model for OnnxModel {
     fn initialize(&mut self, seed: Seed) -> Result<(), ModelError> {
         runtime::load()?;
-        let initializers = self.program.initializers();
-        let state =
-            TrainingState::initial(self.program.variables(), |variable, buffer| match initializers
-                .get(&variable.name)
-            {
-                None => false,
-                Some(initializer) => {
-                    let seed = seed.derive("initial value", &[]).derive(&variable.name, &[]);
-                    initializer.fill(seed, &variable.dims, buffer.slice_mut());
-                    true
-                }
-            });
+        let (program, variables) = (&self.program, self.program.variables());
+        let state = TrainingState::initial(variables, |variable, buffer| {
+            if let Some(tensor) = program.pretrained().get(&variable.name) {
+                buffer.bytes_mut().copy_from_slice(tensor.bytes());
+                return true;
+            }
+            let Some(initializer) = program.initializers().get(&variable.name) else {
+                return false;
+            };
+            let seed = seed.derive("initial value", &[]).derive(&variable.name, &[]);
+            initializer.fill(seed, &variable.dims, buffer.slice_mut());
+            true
+        });
         self.state = Some(Arc::new(state?));
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! [`Program`]: a network with its loss and its kind of optimizer, analysed once and shared.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +10,8 @@ use crate::error::GraphError;
 use crate::graph::Dialect;
 use crate::init::Initializers;
 use crate::nn::Network;
-use crate::onnx::{Model, ValueInfo};
+use crate::onnx::{Model, TensorData, ValueInfo};
+use crate::pretrained::Pretrained;
 use crate::step::Task;
 use crate::training::{
     Accumulator, Blueprint, InputShapes, Interface, Threads, TrainingSpec, Variable, VariableKind,
@@ -28,26 +30,32 @@ pub(crate) struct Program {
     initializers: Initializers,
     blueprint: Blueprint,
     variables: Arc<[Variable]>,
+    /// Initial values that are neither drawn nor those of the model's file.
+    pretrained: BTreeMap<String, TensorData>,
     hyperparameters: usize,
 }
 
 impl Program {
-    /// Analyses `network`; `hyperparameters` is the number of those that its steps take.
+    /// Analyses `network`, to start from `pretrained` weights if there are some; `hyperparameters` is the number of those that its steps take.
     pub(crate) fn new(
         network: Network,
         spec: TrainingSpec,
+        pretrained: Option<&Pretrained>,
         hyperparameters: usize,
     ) -> Result<Self, ModelError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Network { model, initializers } = network;
         let inputs = model.graph.data_inputs().cloned().collect();
         let blueprint = Blueprint::new(model, spec).map_err(untrainable)?;
+        let variables = blueprint.variables();
+        let pretrained = pretrained.map(|weights| weights.values(variables)).transpose()?;
         Ok(Self {
             id: ProgramId(NEXT.fetch_add(1, Ordering::Relaxed)),
             inputs,
             initializers,
             variables: blueprint.variables().into(),
             blueprint,
+            pretrained: pretrained.unwrap_or_default(),
             hyperparameters,
         })
     }
@@ -71,6 +79,10 @@ impl Program {
 
     pub(crate) fn initializers(&self) -> &Initializers {
         &self.initializers
+    }
+
+    pub(crate) fn pretrained(&self) -> &BTreeMap<String, TensorData> {
+        &self.pretrained
     }
 
     /// The length of the packed hyperparameters.

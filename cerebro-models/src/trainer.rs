@@ -15,6 +15,7 @@ use crate::loss::Loss;
 use crate::metric::Metric;
 use crate::model::OnnxModel;
 use crate::optim::{Optimizer, OptimizerKind};
+use crate::pretrained::{Pretrained, PretrainedReport};
 use crate::program::Program;
 use crate::state::TrainingState;
 use crate::step::SlotCaches;
@@ -101,6 +102,7 @@ pub struct Trainer {
     spec: TrainingSpec,
     defaults: Config,
     bindings: Arc<Bindings>,
+    pretrained: Option<Pretrained>,
     programs: Mutex<HashMap<ProgramKey, Arc<Program>>>,
     slots: SlotCaches,
 }
@@ -125,6 +127,7 @@ impl Trainer {
             spec: TrainingSpec::new(loss, Optimizer::sgd(0.0).kind()),
             defaults: Config::new(),
             bindings: Arc::new(bindings),
+            pretrained: None,
             programs: Mutex::default(),
             slots: SlotCaches::default(),
         }
@@ -169,6 +172,20 @@ impl Trainer {
     pub fn freeze(mut self, pattern: impl Into<String>) -> Self {
         self.spec.frozen.push(pattern.into());
         self
+    }
+
+    /// Starts from `weights` where the network has a weight of the same name: transfer learning, or
+    /// a training that goes on.
+    pub fn pretrained(mut self, weights: Pretrained) -> Self {
+        self.pretrained = Some(weights);
+        self
+    }
+
+    /// What becomes of the [`pretrained`](Self::pretrained) weights in the network of `config`.
+    pub fn pretrained_report(&self, config: &Config) -> Result<PretrainedReport, ModelError> {
+        let (program, _) = self.prepare(config)?;
+        let weights = self.pretrained.as_ref();
+        Ok(weights.map(|weights| weights.report(program.variables())).unwrap_or_default())
     }
 
     /// Trains the weights of `group` with other learning rates or weight decay: none on biases,
@@ -243,7 +260,7 @@ impl Trainer {
         let network = self.architecture.network(architecture)?;
         let spec = TrainingSpec { optimizer: read.optimizer.kind(), ..self.spec.clone() };
         let length = read.optimizer.hyperparameters(1, read.optimizer.learning_rate).len();
-        Program::new(network, spec, length)
+        Program::new(network, spec, self.pretrained.as_ref(), length)
     }
 }
 

@@ -26,7 +26,7 @@ fn program(optimizer: &Optimizer) -> Program {
     let pattern = "*.bias".to_owned();
     spec.groups = vec![ParameterGroup { pattern, learning_rate: 0.3, weight_decay: 0.0 }];
     let length = optimizer.hyperparameters(1, optimizer.learning_rate).len();
-    Program::new(nn::mlp(FEATURES, &[19], CLASSES), spec, length).unwrap()
+    Program::new(nn::mlp(FEATURES, &[19], CLASSES), spec, None, length).unwrap()
 }
 
 /// All variables after some steps in `dialect`.

@@ -8,6 +8,7 @@
 //!            for a network that is given as a graph:
 //!            its ONNX model, without the tensors that follow
 //!            the elements of large tensors, one after the other
+//!            the elements of pretrained weights, one after the other
 //! ```
 //!
 //! Large tensors are beside the model and not in it: so they are never copied into a protobuf
@@ -27,6 +28,7 @@ use crate::bindings::Bindings;
 use crate::init::Initializers;
 use crate::nn::{Network, NetworkSpec};
 use crate::onnx::{DataType, Model, OnnxError, TensorData};
+use crate::pretrained::Pretrained;
 use crate::training::TrainingSpec;
 
 const MAGIC: &[u8; 15] = b"cerebro-trainer";
@@ -42,6 +44,16 @@ struct Description {
     spec: TrainingSpec,
     defaults: Config,
     bindings: Bindings,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pretrained: Option<DescribedWeights>,
+}
+
+/// Pretrained weights, whose elements come last.
+#[derive(Debug, Serialize, Deserialize)]
+struct DescribedWeights {
+    /// Names, ONNX's numbers of element types, shapes.
+    tensors: Vec<(String, i64, Vec<usize>)>,
+    excepted: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,8 +118,9 @@ pub(super) enum BlueprintError {
 /// The blueprint of `trainer`; none if its architecture is a function.
 pub(super) fn write(trainer: &Trainer) -> Option<Vec<u8>> {
     // Whoever adds a field has to say here whether it is part of the blueprint.
-    let Trainer { architecture, spec, defaults, bindings, programs: _, slots: _ } = trainer;
-    let (network, model, tensors) = match architecture.source() {
+    let Trainer { architecture, spec, defaults, bindings, pretrained, programs: _, slots: _ } =
+        trainer;
+    let (network, model, mut tensors) = match architecture.source() {
         Source::Function(_) => return None,
         Source::Declared(spec) => {
             (DescribedNetwork::Declared(spec.clone()), Vec::new(), Vec::new())
@@ -119,11 +132,22 @@ pub(super) fn write(trainer: &Trainer) -> Option<Vec<u8>> {
             (DescribedNetwork::Onnx { bytes, tensors: outside, initializers }, model, elements)
         }
     };
+    let described = pretrained.as_ref().map(|Pretrained { tensors, excepted }| {
+        let describe = |(name, tensor): (&String, &TensorData)| {
+            (name.clone(), tensor.data_type().code(), tensor.dims().to_vec())
+        };
+        let tensors = tensors.iter().map(describe).collect();
+        DescribedWeights { tensors, excepted: excepted.clone() }
+    });
+    tensors.extend(
+        pretrained.iter().flat_map(|weights| weights.tensors.values().map(|t| t.bytes().clone())),
+    );
     let description = Description {
         network,
         spec: spec.clone(),
         defaults: defaults.clone(),
         bindings: bindings.as_ref().clone(),
+        pretrained: described,
     };
     let description = serde_json::to_vec(&description).expect("names and numbers are valid JSON");
 
@@ -187,7 +211,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Trainer, BlueprintError> {
     let length = u64::from_le_bytes(length.as_ref().try_into().expect("8 bytes were cut"));
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     let description = cut(&mut rest, length, "the description")?;
-    let Description { network, spec, defaults, bindings } = serde_json::from_slice(&description)?;
+    let Description { network, spec, defaults, bindings, pretrained } =
+        serde_json::from_slice(&description)?;
 
     let architecture = match network {
         DescribedNetwork::Declared(spec) => Architecture::from(spec),
@@ -197,6 +222,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Trainer, BlueprintError> {
             Architecture::from(Network { model, initializers })
         }
     };
+    let pretrained = pretrained.map(|weights| read_weights(weights, &mut rest)).transpose()?;
     if !rest.is_empty() {
         return Err(BlueprintError::Long { bytes: rest.len() });
     }
@@ -204,7 +230,25 @@ pub(super) fn read(bytes: &[u8]) -> Result<Trainer, BlueprintError> {
     trainer.spec = spec;
     trainer.defaults = defaults;
     trainer.bindings = bindings.into();
+    trainer.pretrained = pretrained;
     Ok(trainer)
+}
+
+fn read_weights(
+    DescribedWeights { tensors, excepted }: DescribedWeights,
+    rest: &mut Bytes,
+) -> Result<Pretrained, BlueprintError> {
+    let mut weights = Pretrained { excepted, ..Pretrained::default() };
+    for (name, data_type, dims) in tensors {
+        let wrong = |reason| BlueprintError::Tensor { name: name.clone(), reason };
+        let data_type = DataType::from_code(data_type).ok_or_else(|| wrong("it has no type"))?;
+        let product = dims.iter().try_fold(data_type.bytes(), |size, &dim| size.checked_mul(dim));
+        let length = product.ok_or_else(|| wrong("it has too many elements"))?;
+        let bytes = cut(rest, length, "the elements of a pretrained weight")?;
+        let data = TensorData::new(data_type, dims, bytes).ok_or_else(|| wrong("its shape"))?;
+        weights.tensors.insert(name, data);
+    }
+    Ok(weights)
 }
 
 /// Takes `length` bytes off the front of `rest`, where `what` is.

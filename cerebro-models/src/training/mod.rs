@@ -27,6 +27,7 @@ pub(crate) use interface::Accumulator;
 pub use interface::{
     DataInput, Initial, Interface, StatisticKind, StatisticOutput, Variable, VariableKind,
 };
+pub(crate) use pattern::matches;
 pub use spec::{InputShapes, ParameterGroup, Selection, TrainingSpec};
 
 /// The name of the packed hyperparameters' input of a step graph: `float32 [k]`, the values of
