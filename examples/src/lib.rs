@@ -1,3 +1,4 @@
 //! What the runnable programs of Cerebro share.
 
 pub mod reference;
+pub mod tune;

@@ -1,0 +1,121 @@
+//! The command line of `tune`.
+
+use std::path::PathBuf;
+
+/// How the program is called.
+pub const USAGE: &str = "\
+Usage:
+  tune [OPTIONS] EXPERIMENT.toml   run an experiment; docs/experiment-file.md describes the file
+  tune control SOCKET COMMAND ...  control one that runs; `tune control` says how
+
+Options:
+  --resume          go on with the experiment in the file's store
+  --check           read the file, open the data and try the model, but run nothing
+  --json            write events to standard output, a line of JSON each
+  --workers N       use N workers, whatever the file says
+  --control SOCKET  take commands at this Unix socket
+  --help            show this text
+";
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arguments {
+    /// Run an experiment.
+    Run(Options),
+    /// Control one: the arguments after `control`.
+    Control(Vec<String>),
+    /// Show the usage.
+    Help,
+}
+
+/// How an experiment is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub struct Options {
+    /// The file.
+    pub file: PathBuf,
+    /// Go on with what is in the store.
+    pub resume: bool,
+    /// Run nothing.
+    pub check: bool,
+    /// Events to standard output.
+    pub json: bool,
+    /// The number of workers.
+    pub workers: Option<usize>,
+    /// Where commands come in.
+    pub control: Option<PathBuf>,
+}
+
+/// Reads the arguments after the program's name.
+pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Arguments, String> {
+    let mut arguments = arguments.into_iter();
+    let mut options = Options::default();
+    let mut file = None;
+    while let Some(argument) = arguments.next() {
+        let mut value = |what: &str| {
+            arguments.next().ok_or_else(|| format!("{argument} needs {what} after it"))
+        };
+        match argument.as_str() {
+            "control" if file.is_none() => return Ok(Arguments::Control(arguments.collect())),
+            "--help" | "-h" => return Ok(Arguments::Help),
+            "--resume" => options.resume = true,
+            "--check" => options.check = true,
+            "--json" => options.json = true,
+            "--workers" => {
+                let count = value("a number of workers")?;
+                let count = count.parse().ok().filter(|&count| count > 0);
+                options.workers =
+                    Some(count.ok_or("--workers needs a number of at least 1 after it")?);
+            }
+            "--control" => options.control = Some(value("the path of a socket")?.into()),
+            flag if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
+            _ if file.is_some() => {
+                return Err(format!("one experiment at a time: what is `{argument}`?"));
+            }
+            _ => file = Some(PathBuf::from(argument)),
+        }
+    }
+    options.file = file.ok_or("which experiment? Name its file")?;
+    Ok(Arguments::Run(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(line: &str) -> Result<Arguments, String> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn switches_may_stand_before_or_after_the_file() {
+        let options = Options {
+            file: "a.toml".into(),
+            resume: true,
+            json: true,
+            workers: Some(3),
+            control: Some("s".into()),
+            ..Options::default()
+        };
+        let expected = Ok(Arguments::Run(options));
+        assert_eq!(of("--resume a.toml --json --workers 3 --control s"), expected);
+        assert_eq!(of("a.toml --control s --workers 3 --json --resume"), expected);
+        let control = vec!["s".to_owned(), "list".to_owned(), "--json".to_owned()];
+        assert_eq!(of("control s list --json"), Ok(Arguments::Control(control)));
+        assert_eq!(of("--help"), Ok(Arguments::Help));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_what_is_wrong() {
+        for (line, expected) in [
+            ("", "which experiment"),
+            ("a.toml b.toml", "`b.toml`"),
+            ("a.toml --worker 2", "unknown option --worker"),
+            ("a.toml --workers", "--workers needs"),
+            ("a.toml --workers 0", "at least 1"),
+        ] {
+            let refused = of(line).unwrap_err();
+            assert!(refused.contains(expected), "{line}: {refused}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Running a [`Plan`]: observers, store, control, leaderboard, export.
+
+use std::error::Error;
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use cerebro_core::Backend;
+use cerebro_core::experiment::{ExperimentBuilder, ExperimentHandle, ExperimentResult};
+use cerebro_core::observe::{
+    Event, HtmlReport, JsonLines, Leaderboard, ObserveError, Observer, Progress, TensorBoard,
+    TimedEvent, TrialLogs,
+};
+use cerebro_models::{Trainer, runtime};
+use futures::executor::block_on;
+use serde_json::json;
+
+use super::arguments::Options;
+use super::plan::{Output, Plan};
+
+/// Any error, on its way to the terminal.
+pub type AnyError = Box<dyn Error + Send + Sync>;
+
+/// Reads the experiment's file and runs it.
+///
+/// `stopper` is given the handle before anything runs, so that Ctrl-C can stop it.
+pub fn run(options: &Options, stopper: impl FnOnce(ExperimentHandle)) -> Result<(), AnyError> {
+    let mut plan = Plan::read(&options.file)?;
+    if let Some(count) = options.workers {
+        plan.place = plan.place.with_workers(count);
+    }
+    if options.check {
+        println!("{} is in order", options.file.display());
+        return Ok(());
+    }
+    let library = runtime::install()?;
+    eprintln!("ONNX Runtime  {}", library.library().display());
+    fs::create_dir_all(&plan.output.folder).map_err(|error| {
+        format!("cannot create the folder {}: {error}", plan.output.folder.display())
+    })?;
+
+    let experiment = observed(plan.experiment, &plan.output, options.json)?;
+    let experiment = match (plan.store, options.resume) {
+        (Some(location), false) => experiment.store(location),
+        (Some(location), true) => experiment.resume(location),
+        (None, false) => experiment,
+        (None, true) => {
+            let file = options.file.display();
+            return Err(format!(
+                "{file} has no `store`, so there is nothing to resume; add [store] with a `url`"
+            )
+            .into());
+        }
+    };
+    let experiment = experiment.build()?;
+    let handle = experiment.handle();
+    stopper(handle.clone());
+    let backend: Arc<dyn Backend> = plan.place.build()?;
+    let result = within(plan.wall, &handle, || experiment.run_blocking(backend))?;
+    conclude(&result, &plan.trainer, &plan.output, options.json)
+}
+
+fn observed(
+    experiment: ExperimentBuilder,
+    output: &Output,
+    json: bool,
+) -> Result<ExperimentBuilder, AnyError> {
+    let at = |name: &str| output.folder.join(name);
+    let mut experiment = experiment;
+    experiment =
+        if json { experiment.observer(Stdout) } else { experiment.observer(Progress::new()) };
+    if output.report {
+        experiment = experiment.observer(HtmlReport::create(at("report.html"))?);
+    }
+    if output.events {
+        experiment = experiment.observer(JsonLines::create(at("events.jsonl"))?);
+    }
+    if output.trial_logs {
+        experiment = experiment.observer(TrialLogs::create(at("logs"))?);
+    }
+    if output.tensorboard {
+        experiment = experiment.observer(TensorBoard::create(at("tensorboard"))?);
+    }
+    Ok(experiment)
+}
+
+/// Writes events to standard output.
+#[derive(Debug)]
+struct Stdout;
+
+impl Observer for Stdout {
+    fn observe(&mut self, at: Duration, event: &Event) -> Result<(), ObserveError> {
+        if matches!(event, Event::UnitProgress { .. }) {
+            return Ok(());
+        }
+        say(&serde_json::to_value(TimedEvent { at, event: event.clone() })?)?;
+        Ok(())
+    }
+}
+
+/// Writes a line of JSON whole and at once, for whoever follows.
+fn say(value: &serde_json::Value) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(format!("{value}\n").as_bytes())?;
+    stdout.flush()
+}
+
+/// Does `work`, and stops the experiment if it takes longer than `wall`.
+fn within<T>(wall: Option<Duration>, handle: &ExperimentHandle, work: impl FnOnce() -> T) -> T {
+    let Some(wall) = wall else { return work() };
+    std::thread::scope(|scope| {
+        let (done, over) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            if over.recv_timeout(wall) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("stopping after {} s of wall time, as the file says", wall.as_secs_f64());
+                handle.stop();
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+/// Shows the leaderboard and exports the best model.
+fn conclude(
+    result: &ExperimentResult,
+    trainer: &Trainer,
+    output: &Output,
+    json: bool,
+) -> Result<(), AnyError> {
+    if !json {
+        println!("\n{}\n{}", Leaderboard::from(result).top(output.leaderboard), result.summary());
+    }
+    let best = result.best()?;
+    let mut files: Vec<PathBuf> = Vec::new();
+    if output.export {
+        let state = block_on(result.state(best.id))?;
+        files.push(trainer.export(&best.config, &state)?.save(&output.folder, "best")?);
+        files.push(output.folder.join("best.safetensors"));
+    }
+    let others = [
+        (output.report, "report.html"),
+        (output.events, "events.jsonl"),
+        (output.trial_logs, "logs"),
+        (output.tensorboard, "tensorboard"),
+    ];
+    let others = others.into_iter().filter(|(written, _)| *written);
+    files.extend(others.map(|(_, name)| output.folder.join(name)));
+    if json {
+        say(&json!({
+            "event": "result",
+            "best": best.id,
+            "value": best.best_value(),
+            "config": best.config,
+            "files": files,
+        }))?;
+        return Ok(());
+    }
+    println!("best model    {} with {}", best.id, best.config);
+    for file in files {
+        println!("wrote         {}", file.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,377 @@
+//! Experiments from TOML files: a real run, and every way in which a file can be wrong.
+
+use std::path::{Path, PathBuf};
+
+use cerebro_core::observe::{Event, read_events};
+use cerebro_examples::tune::arguments::Options;
+use cerebro_examples::tune::{Plan, run};
+
+/// A file that is in order; what tests change of it stands once.
+const FILE: &str = r#"
+name = "digits"
+seed = 7
+epochs = 2
+objective = { maximize = "accuracy" }
+policy = "seeded"
+
+[data]
+url = "data"
+
+[data.prepare]
+source = { parquet = "DIGITS" }
+partitions = 2
+validation = 0.2
+stratify = "label"
+
+[data.prepare.tensors]
+pixels = { columns = ["pixels"], normalize = "min_max", scope = "tensor" }
+label = { columns = ["label"], classes = 10 }
+
+[model]
+network = { builder = "mlp", inputs = 64, hidden = "hidden", outputs = 10 }
+loss = "cross_entropy"
+metrics = ["accuracy"]
+input = "pixels"
+target = "label"
+
+[space]
+hidden = { choice = [[16], [32]] }
+batch_size = { choice = [16, 32] }
+optimizer = { choice = ["sgd", "adamw"] }
+learning_rate = { loguniform = [1e-3, 1e-1] }
+momentum = { uniform = [0.0, 0.9], when = { optimizer = "sgd" } }
+
+[search]
+kind = "random"
+trials = 4
+
+[backend]
+kind = "local"
+workers = 2
+
+[store]
+url = "store"
+
+[output]
+folder = "out"
+"#;
+
+fn file() -> String {
+    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits.parquet");
+    FILE.replace("DIGITS", digits)
+}
+
+/// What is said of the file in which `from` is replaced by `to`, and the place that it names.
+fn refused(from: &str, to: &str) -> (String, (usize, usize)) {
+    let text = file();
+    assert_eq!(text.matches(from).count(), 1, "{from}");
+    let folder = tempfile::tempdir().unwrap();
+    let fault = Plan::parse("digits.toml", &text.replace(from, to), folder.path()).unwrap_err();
+    let written = fault.to_string();
+    let place = format!("digits.toml:{}:{}: ", fault.line, fault.column);
+    assert!(written.starts_with(&place), "{written}");
+    (written, (fault.line, fault.column))
+}
+
+/// The line and the column of `part` in the changed file.
+fn place(from: &str, to: &str, part: &str) -> (usize, usize) {
+    let text = file().replace(from, to);
+    let at = text.find(part).unwrap();
+    let line_start = text[..at].rfind('\n').map_or(0, |at| at + 1);
+    (text[..at].matches('\n').count() + 1, at - line_start + 1)
+}
+
+/// Checks that the changed file is refused at `part`, with all of `messages`.
+#[track_caller]
+fn refuses(from: &str, to: &str, part: &str, messages: &[&str]) {
+    let (text, found) = refused(from, to);
+    for message in messages {
+        assert!(text.contains(message), "no `{message}` in:\n{text}");
+    }
+    assert_eq!(found, place(from, to, part), "{text}");
+}
+
+#[test]
+fn an_unknown_key_is_told_with_its_place_and_the_nearest_one() {
+    refuses("epochs = 2", "epoch = 2", "epoch = 2", &["unknown key `epoch`", "`epochs`?"]);
+    refuses(
+        "partitions = 2",
+        "partition = 2",
+        "partition = 2",
+        &["unknown key `partition` in `data.prepare`", "did you mean `partitions`"],
+    );
+    refuses(
+        "classes = 10",
+        "clases = 10",
+        "clases",
+        &["unknown key `clases` in `data.prepare.tensors.label`", "`classes`"],
+    );
+    refuses("trials = 4", "trails = 4", "trails", &["in `search`", "did you mean `trials`"]);
+    refuses("workers = 2", "worker = 2", "worker = 2", &["in `backend`", "`workers`"]);
+    refuses("inputs = 64", "imputs = 64", "imputs", &["unknown key `imputs` in `model.network`"]);
+    refuses("loguniform", "loguniforn", "loguniforn", &["did you mean `loguniform`"]);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_told_with_the_one_that_is_needed() {
+    let whole = "a whole number of at least 0 is needed";
+    refuses("epochs = 2", "epochs = \"two\"", "\"two\"", &["`epochs` is a text", whole]);
+    refuses("epochs = 2", "epochs = 2.5", "2.5", &["a number with a fraction", whole]);
+    refuses("epochs = 2", "epochs = -2", "-2", &["`epochs` is -2", "from 0 to 4294967295"]);
+    refuses("trials = 4", "trials = [4]", "[4]", &["`search.trials` is a list"]);
+    refuses("[1e-3, 1e-1]", "[1e-3]", "[1e-3]", &["1 numbers", "two are needed"]);
+    refuses("[1e-3, 1e-1]", "[1e-3, \"a\"]", "\"a\"", &["learning_rate.loguniform[1]"]);
+    refuses("input = \"pixels\"", "input = 3", "3\ntarget", &["`model.input` is a whole number"]);
+    refuses("inputs = 64", "inputs = 6.4", "6.4", &["a whole number of at least 1"]);
+    refuses("hidden = \"hidden\"", "hidden = 8", "8, outputs", &["a list of sizes"]);
+    refuses("name = \"digits\"", "name = 2026-01-01", "2026", &["`name` is a date", "a text"]);
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_with_its_place() {
+    refuses("epochs = 2", "epochs = ", "\nobjective", &[]);
+    let (text, (line, _)) = refused("[store]", "[store");
+    assert_eq!(line, place("[store]", "[store", "[store").0, "{text}");
+    refuses("trials = 4", "trials = 4\ntrials = 5", "trials = 5", &["duplicate key"]);
+}
+
+#[test]
+fn what_is_missing_is_told_with_what_it_would_be() {
+    refuses("trials = 4", "", "[search]", &["`search` has no `trials`"]);
+    refuses("loss = \"cross_entropy\"", "", "[model]", &["`model` has no `loss`"]);
+    let (text, _) = refused("epochs = 2", "");
+    assert!(text.contains("the file has no `epochs`"), "{text}");
+    let (text, _) = refused("objective = { maximize = \"accuracy\" }", "");
+    assert!(text.contains("no `objective`") && text.contains("{ minimize"), "{text}");
+    refuses(", outputs = 10", "", "{ builder", &["missing field `outputs`"]);
+    refuses("builder = \"mlp\", ", "", "{ inputs", &["no `builder`"]);
+}
+
+#[test]
+fn names_of_searches_policies_losses_and_builders_are_checked_against_those_that_there_are() {
+    refuses("kind = \"random\"", "kind = \"randm\"", "\"randm\"", &["search", "`random`?"]);
+    refuses("\"seeded\"", "\"sedeed\"", "\"sedeed\"", &["policy", "did you mean `seeded`"]);
+    refuses("\"cross_entropy\"", "\"crossentropy\"", "\"crossentropy\"", &["`cross_entropy`?"]);
+    refuses("\"mlp\"", "\"mpl\"", "\"mpl\"", &["unknown network `mpl`", "`mlp`"]);
+    refuses("kind = \"local\"", "kind = \"locl\"", "\"locl\"", &["did you mean `local`"]);
+    refuses("\"min_max\"", "\"minmax\"", "\"minmax\"", &["did you mean `min_max`"]);
+    refuses(
+        "\"cross_entropy\"",
+        "{ kind = \"cross_entropy\", label_smothing = 0.1 }",
+        "label_smothing",
+        &["unknown key `label_smothing`", "did you mean `label_smoothing`"],
+    );
+}
+
+#[test]
+fn an_unknown_metric_and_one_that_the_model_does_not_report_are_told() {
+    refuses("[\"accuracy\"]", "[\"acuracy\"]", "\"acuracy\"", &["unknown metric", "`accuracy`?"]);
+    refuses(
+        "maximize = \"accuracy\"",
+        "maximize = \"perplexity\"",
+        "\"perplexity\"",
+        &["the model reports no metric `perplexity`", "`loss`, `accuracy`", "`model.metrics`"],
+    );
+    let both = "maximize = \"accuracy\", minimize = \"loss\"";
+    refuses("maximize = \"accuracy\"", both, "{ maximize", &["one direction"]);
+}
+
+#[test]
+fn a_space_that_cannot_be_is_told_at_the_hyperparameter() {
+    refuses("[1e-3, 1e-1]", "[1e-1, 1e-3]", "{ loguniform", &["learning_rate"]);
+    refuses(
+        "when = { optimizer = \"sgd\" }",
+        "when = { optimiser = \"sgd\" }",
+        "{ uniform",
+        &["optimiser", "optimizer"],
+    );
+    refuses(
+        "when = { optimizer = \"sgd\" }",
+        "when = { optimizer = \"sdg\" }",
+        "{ uniform",
+        &["sdg"],
+    );
+    refuses("{ choice = [16, 32] }", "16", "16\noptimizer", &["`space.batch_size`", "{ value"]);
+    refuses(
+        "{ choice = [16, 32] }",
+        "{ choice = [16, 32], int = [1, 2] }",
+        "{ choice = [16",
+        &["choice and int", "exactly one"],
+    );
+}
+
+#[test]
+fn a_space_that_does_not_fit_the_model_is_told_before_anything_runs() {
+    refuses(
+        "learning_rate = {",
+        "learnin_rate = {",
+        "{ loguniform",
+        &["unknown hyperparameter `learnin_rate`; did you mean `learning_rate`"],
+    );
+    refuses(
+        "momentum = { uniform = [0.0, 0.9], when = { optimizer = \"sgd\" } }",
+        "momentum = { uniform = [0.0, 0.9] }",
+        "{ uniform",
+        &["the model refuses", "unknown hyperparameter `momentum`"],
+    );
+    refuses(
+        "choice = [\"sgd\", \"adamw\"]",
+        "choice = [\"sgd\", \"adamww\"]",
+        "{ choice = [\"sgd\"",
+        &["`optimizer` = adamww"],
+    );
+}
+
+#[test]
+fn a_config_of_a_list_that_is_outside_of_the_space_is_told() {
+    let config = |rate: &str| {
+        format!(
+            "kind = \"list\"\nconfigs = [{{ hidden = [16], batch_size = 16, \
+             optimizer = \"adamw\", learning_rate = {rate} }}]"
+        )
+    };
+    let list = "kind = \"random\"\ntrials = 4";
+    let text = file().replace(list, &config("0.01"));
+    let folder = tempfile::tempdir().unwrap();
+    Plan::parse("digits.toml", &text, folder.path()).unwrap();
+    let messages = ["not in the space", "learning_rate"];
+    refuses(list, &config("7.0"), "{ hidden = [16]", &messages);
+}
+
+#[test]
+fn a_tensor_that_the_data_set_does_not_have_is_told_with_those_that_it_has() {
+    let expected = ["no tensor `pixel`", "did you mean `pixels`"];
+    refuses("input = \"pixels\"", "input = \"pixel\"", "\"pixel\"", &expected);
+    refuses("target = \"label\"", "", "[model]", &["no tensor `target`", "`label`"]);
+}
+
+#[test]
+fn data_and_files_that_are_not_there_are_told_at_the_key_that_names_them() {
+    let (text, _) = refused("digits.parquet", "digit.parquet");
+    assert!(text.contains("cannot prepare the data") && text.contains("digit.parquet"), "{text}");
+    refuses(
+        "{ builder = \"mlp\", inputs = 64, hidden = \"hidden\", outputs = 10 }",
+        "{ onnx = \"absent.onnx\" }",
+        "\"absent.onnx\"",
+        &["absent.onnx"],
+    );
+    refuses("columns = [\"label\"]", "columns = [\"lable\"]", "[data.prepare]", &["lable"]);
+}
+
+#[test]
+fn rungs_above_the_epochs_of_a_trial_are_refused() {
+    refuses(
+        "kind = \"random\"",
+        "kind = \"asha\"\nmax_epochs = 9",
+        "9\ntrials",
+        &["9 epochs", "has 2"],
+    );
+    refuses(
+        "kind = \"random\"\ntrials = 4",
+        "kind = \"tpe\"\ntrials = 4\nstartup = 1",
+        "1\n\n[backend]",
+        &["`startup` is 1", "at least 2"],
+    );
+}
+
+#[test]
+fn every_kind_of_search_can_be_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for search in [
+        "kind = \"quasi_random\"\ntrials = 4",
+        "kind = \"tpe\"\ntrials = 4\nmultivariate = false\nstartup = 2\nrandom_share = 0.5",
+        "kind = \"asha\"\ntrials = 4\nreduction = 2",
+        "kind = \"asha\"\nover = { kind = \"tpe\", trials = 4 }",
+        "kind = \"successive_halving\"\ntrials = 4\nreduction = 2",
+        "kind = \"hyperband\"\nreduction = 2\nrounds = 2\nsizes = \"table\"",
+        "kind = \"bohb\"\nreduction = 2",
+        "kind = \"median_stopping\"\nover = { kind = \"quasi_random\", trials = 4 }",
+        "kind = \"population\"\nsize = 4\nexplored = [\"learning_rate\"]",
+        "kind = \"random\"\ntrials = 4\n[stop]\ntarget = 0.9\nepochs = 20\nwall_seconds = 60\n\
+         no_improvement = { epochs = 5 }",
+    ] {
+        let text = file().replace("kind = \"random\"\ntrials = 4", search);
+        Plan::parse("digits.toml", &text, folder.path()).unwrap();
+    }
+    let grid = file()
+        .replace("kind = \"random\"\ntrials = 4", "kind = \"grid\"")
+        .replace("[1e-3, 1e-1] }", "[1e-3, 1e-1], points = 2 }")
+        .replace("when = {", "points = 3, when = {");
+    Plan::parse("digits.toml", &grid, folder.path()).unwrap();
+}
+
+#[test]
+fn the_file_that_is_shipped_is_in_order() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("digits.toml");
+    let folder = tempfile::tempdir().unwrap();
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits.parquet");
+    let text = std::fs::read_to_string(shipped).unwrap();
+    let text = text.replace("\"data/digits.parquet\"", &format!("{data:?}"));
+    let text = text.replace("\"../runs", "\"runs");
+    Plan::parse("digits.toml", &text, folder.path()).unwrap();
+}
+
+fn options(file: PathBuf) -> Options {
+    Options { file, ..Options::default() }
+}
+
+/// The values of all completed epochs, in the order of trials and epochs.
+fn values(events: &Path) -> Vec<(u64, u32, f64)> {
+    let events = read_events(events).unwrap().into_iter();
+    let mut values: Vec<_> = events
+        .filter_map(|timed| match timed.event {
+            Event::EpochCompleted { trial, epoch, value, .. } => Some((trial.0, epoch, value)),
+            _ => None,
+        })
+        .collect();
+    values.sort_by_key(|(trial, epoch, _)| (*trial, *epoch));
+    values
+}
+
+#[test]
+fn a_file_runs_to_a_model_and_the_same_file_to_the_same_results() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut results = Vec::new();
+    for (folder, workers) in folders.iter().zip([None, Some(1)]) {
+        let file = folder.path().join("digits.toml");
+        std::fs::write(&file, self::file()).unwrap();
+        run::run(&Options { workers, ..options(file) }, |_| ()).unwrap();
+        let out = folder.path().join("out");
+        for name in ["best.onnx", "best.safetensors", "report.html", "events.jsonl", "logs"] {
+            assert!(out.join(name).exists(), "{name}");
+        }
+        results.push(values(&out.join("events.jsonl")));
+    }
+    assert_eq!(results[0].len(), 8, "4 trials of 2 epochs");
+    assert!(results[0].iter().all(|(_, _, value)| (0.0..=1.0).contains(value)));
+    assert_eq!(results[0], results[1], "with 2 workers and with 1");
+}
+
+#[test]
+fn a_finished_experiment_is_resumed_without_training_and_not_begun_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("digits.toml");
+    std::fs::write(&file, self::file()).unwrap();
+    run::run(&options(file.clone()), |_| ()).unwrap();
+    let again = run::run(&options(file.clone()), |_| ()).unwrap_err().to_string();
+    assert!(again.contains("store"), "{again}");
+
+    let resumed = Options { resume: true, ..options(file.clone()) };
+    run::run(&resumed, |_| ()).unwrap();
+    assert!(values(&folder.path().join("out/events.jsonl")).is_empty(), "nothing trains again");
+
+    let text = self::file().replace("trials = 4", "trials = 5");
+    std::fs::write(&file, text).unwrap();
+    let changed = run::run(&resumed, |_| ()).unwrap_err().to_string();
+    assert!(changed.contains("the search with its space"), "{changed}");
+
+    let text = self::file().replace("validation = 0.2", "validation = 0.3");
+    std::fs::write(&file, text).unwrap();
+    let changed = run::run(&resumed, |_| ()).unwrap_err().to_string();
+    assert!(changed.contains("partition-0 is not what it was"), "{changed}");
+
+    let text = self::file().replace("[store]\nurl = \"store\"\n", "");
+    std::fs::write(&file, text).unwrap();
+    let nothing = run::run(&resumed, |_| ()).unwrap_err().to_string();
+    assert!(nothing.contains("nothing to resume"), "{nothing}");
+}
