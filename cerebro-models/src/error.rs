@@ -34,6 +34,11 @@ pub enum GraphError {
         /// What does not fit.
         reason: String,
     },
+    /// A model that does not say which version of the operators it uses.
+    #[error(
+        "the model does not say which version of the ONNX operators it uses: the file is damaged or was cut short"
+    )]
+    NoOpset,
     /// A model of another version of the operators.
     #[error(
         "the model uses version {found} of the ONNX operators; versions 11 to 21 are supported: export it with one of them"
@@ -52,6 +57,9 @@ pub enum GraphError {
         /// The value.
         value: String,
     },
+    /// The model has no output at all.
+    #[error("the model has no output: the file is damaged, or its export went wrong")]
+    NoOutput,
     /// The model has no such output.
     #[error("the model has no output `{name}`; it has: {}", known.join(", "))]
     NoSuchOutput {

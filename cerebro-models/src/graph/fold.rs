@@ -232,7 +232,7 @@ fn slice(call: &Call<'_>, x: &Array, dims: &[usize]) -> Option<Array> {
 fn range(start: &Array, step: &Array, count: usize) -> Option<Array> {
     if let (Array::Int(start), Array::Int(step)) = (start, step) {
         let (start, step) = (*start.first()?, *step.first()?);
-        let values = (0..count as i64).map(|index| start + index * step);
+        let values = (0..count as i64).map(|index| start.wrapping_add(index.wrapping_mul(step)));
         return Some(Array::Int(values.collect::<Array1<_>>().into_dyn()));
     }
     let (start, step) = (*start.to_floats().first()?, *step.to_floats().first()?);

@@ -8,6 +8,13 @@ use crate::onnx::{Attribute, Function, Graph, Model, Node};
 /// How deep functions may call functions.
 const DEPTH_LIMIT: usize = 64;
 
+/// The bytes of all bodies together. Functions that call functions twice at each of several levels
+/// make a small file a huge graph.
+const SIZE_LIMIT: usize = 1 << 28;
+
+/// Names of inlined nodes are for messages, and are cut to so many characters.
+const NAME_LIMIT: usize = 200;
+
 /// Replaces every node that calls a function of the model by the function's body.
 pub(crate) fn inline_functions(model: &mut Model) -> Result<(), GraphError> {
     if model.functions.is_empty() {
@@ -18,7 +25,7 @@ pub(crate) fn inline_functions(model: &mut Model) -> Result<(), GraphError> {
         .iter()
         .map(|function| ((function.domain.as_str(), function.name.as_str()), function))
         .collect();
-    let mut inliner = Inliner { functions, calls: 0 };
+    let mut inliner = Inliner { functions, calls: 0, bytes: 0 };
     let nodes = inliner.inline(&model.graph.nodes, 0)?;
     model.graph.nodes = nodes;
     model.functions.clear();
@@ -28,6 +35,8 @@ pub(crate) fn inline_functions(model: &mut Model) -> Result<(), GraphError> {
 struct Inliner<'m> {
     functions: HashMap<(&'m str, &'m str), &'m Function>,
     calls: usize,
+    /// The size of all bodies that were inlined.
+    bytes: usize,
 }
 
 impl Inliner<'_> {
@@ -45,6 +54,16 @@ impl Inliner<'_> {
                 }
                 Some(function) => {
                     self.calls += 1;
+                    self.bytes = self.bytes.saturating_add(size(&function.nodes));
+                    if self.bytes > SIZE_LIMIT {
+                        return Err(GraphError::Refused {
+                            op: node.op.clone(),
+                            node: node.name.clone(),
+                            reason: format!(
+                                "the bodies of all functions take more than {SIZE_LIMIT} bytes"
+                            ),
+                        });
+                    }
                     let body = instantiate(function, node, self.calls);
                     inlined.extend(self.inline(&body, depth + 1)?);
                 }
@@ -77,7 +96,7 @@ fn instantiate(function: &Function, call: &Node, number: usize) -> Vec<Node> {
             names.insert(result, output.clone());
         }
     }
-    let prefix = format!("{}#{number}", function.name);
+    let prefix = format!("{}#{number}", cut(&function.name));
     let resolve = |name: &str| -> Option<Attribute> {
         call.attributes.get(name).or_else(|| function.defaults.get(name)).cloned()
     };
@@ -92,9 +111,40 @@ fn instantiate(function: &Function, call: &Node, number: usize) -> Vec<Node> {
         }
     }
     for node in &mut body {
-        node.name = format!("{}/{}", call.name, node.name);
+        let path = format!("{}/{}", call.name, node.name);
+        cut(&path).clone_into(&mut node.name);
     }
     body
+}
+
+fn cut(name: &str) -> &str {
+    name.char_indices().nth(NAME_LIMIT).map_or(name, |(end, _)| &name[..end])
+}
+
+/// About how many bytes nodes take.
+fn size(nodes: &[Node]) -> usize {
+    let of_names = |names: &[String]| names.iter().map(|name| 24 + name.len()).sum::<usize>();
+    let of_attribute = |attribute: &Attribute| match attribute {
+        Attribute::String(text) | Attribute::Reference(text) => text.len(),
+        Attribute::Floats(values) => 4 * values.len(),
+        Attribute::Ints(values) => 8 * values.len(),
+        Attribute::Strings(texts) => of_names(texts),
+        Attribute::Graph(graph) => {
+            let initializers = graph.initializers.keys().map(|name| 100 + name.len());
+            size(&graph.nodes) + initializers.sum::<usize>()
+        }
+        _ => 0,
+    };
+    let of_node = |node: &Node| {
+        let attributes = node.attributes.iter();
+        let attributes = attributes.map(|(name, value)| 100 + name.len() + of_attribute(value));
+        200 + NAME_LIMIT
+            + node.op.len()
+            + of_names(&node.inputs)
+            + of_names(&node.outputs)
+            + attributes.sum::<usize>()
+    };
+    nodes.iter().map(of_node).sum()
 }
 
 struct Scope<'a> {

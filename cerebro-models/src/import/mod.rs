@@ -11,7 +11,7 @@ mod structural;
 mod upgrade;
 
 pub(crate) use functions::inline_functions;
-pub(crate) use needed::{check_operators, for_each_input, needed_nodes};
+pub(crate) use needed::{check_nodes, for_each_input, needed_nodes};
 pub(crate) use nodes::Importer;
 pub(crate) use structural::STRUCTURAL;
 

@@ -40,11 +40,23 @@ pub(crate) fn for_each_input<'n>(node: &'n Node, visit: &mut impl FnMut(&'n str)
     }
 }
 
-/// Checks that every node on which `output` depends has a known operator, before any shape is
-/// known; branches are checked when one is taken.
-pub(crate) fn check_operators(graph: &Graph, output: &str) -> Result<(), GraphError> {
+/// Checks that every node on which `output` depends has a known operator and reads what there is,
+/// before any shape is known; branches are checked when one is taken.
+pub(crate) fn check_nodes(graph: &Graph, output: &str) -> Result<(), GraphError> {
+    let inputs = graph.inputs.iter().map(|input| input.name.as_str());
+    let initializers = graph.initializers.keys().map(String::as_str);
+    let mut known: HashSet<&str> = inputs.chain(initializers).collect();
     let needed = needed_nodes(graph, &[output]);
-    for (node, _) in graph.nodes.iter().zip(needed).filter(|(_, needed)| *needed) {
+    for (node, needed) in graph.nodes.iter().zip(needed) {
+        known.extend(node.outputs.iter().map(String::as_str));
+        if !needed {
+            continue;
+        }
+        let missing = |name: &&String| !name.is_empty() && !known.contains(name.as_str());
+        if let Some(value) = node.inputs.iter().find(missing) {
+            let node = node_name(node);
+            return Err(GraphError::NoSuchValue { node, value: value.clone() });
+        }
         let op = full_name(node);
         if !STRUCTURAL.contains(&op.as_str()) && operators::find(&op).is_none() {
             return Err(GraphError::unsupported(&op, &node_name(node)));

@@ -36,6 +36,16 @@ pub enum OnnxError {
         /// What it is.
         what: String,
     },
+    /// A file that is longer than a protobuf message can be.
+    #[error(
+        "{path} has {bytes} bytes, and a protobuf message holds less than 2 GiB: export the model with its tensors as external data, in files beside it"
+    )]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+    },
     /// A protobuf message cannot hold 2 GiB or more.
     #[error(
         "the model would take {bytes} bytes, and a protobuf message holds less than 2 GiB: write its tensors to safetensors instead"

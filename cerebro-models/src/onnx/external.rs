@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::OnnxError;
 use super::proto::TensorProto;
+use super::read::read_file;
 
 /// The files with external data of one model, each read once.
 #[derive(Debug)]
@@ -64,9 +65,7 @@ impl ExternalFiles {
             return Err(bad(format!("its data are in `{location}`, outside the model's folder")));
         }
         let path = folder.join(location);
-        let bytes: Bytes = std::fs::read(&path)
-            .map_err(|source| OnnxError::File { path: path.clone(), source })?
-            .into();
+        let bytes: Bytes = read_file(&path, usize::MAX)?.into();
         self.files.insert(location.to_owned(), bytes.clone());
         Ok(bytes)
     }

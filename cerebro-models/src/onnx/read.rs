@@ -12,6 +12,7 @@ use super::proto::{
     AttributeProto, DimensionValue, FunctionProto, GraphProto, ModelProto, NodeProto,
     OperatorSetIdProto, TensorProto, ValueInfoProto, attribute_type,
 };
+use super::write::PROTOBUF_LIMIT;
 use super::{
     Attribute, DataType, Dimension, Function, Graph, Model, Node, OnnxError, TensorData,
     TensorType, ValueInfo, ValueType,
@@ -21,8 +22,7 @@ impl Model {
     /// Reads a model from its file, and external data from files beside it.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, OnnxError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path)
-            .map_err(|source| OnnxError::File { path: path.to_owned(), source })?;
+        let bytes = read_file(path, PROTOBUF_LIMIT)?;
         let folder = path.parent().map(Path::to_path_buf);
         read_model(bytes.into(), ExternalFiles::new(folder))
     }
@@ -31,6 +31,21 @@ impl Model {
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self, OnnxError> {
         read_model(bytes.into(), ExternalFiles::new(None))
     }
+}
+
+/// The bytes of the file at `path`, if it is a file and has no more than `limit` of them.
+pub(super) fn read_file(path: &Path, limit: usize) -> Result<Vec<u8>, OnnxError> {
+    let cannot = |source| OnnxError::File { path: path.to_owned(), source };
+    let about = std::fs::metadata(path).map_err(cannot)?;
+    if !about.is_file() {
+        // A directory, or a device that never ends.
+        let kind = std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no file");
+        return Err(cannot(kind));
+    }
+    if about.len() > limit as u64 {
+        return Err(OnnxError::TooLong { path: path.to_owned(), bytes: about.len() });
+    }
+    std::fs::read(path).map_err(cannot)
 }
 
 fn read_model(bytes: Bytes, mut files: ExternalFiles) -> Result<Model, OnnxError> {

@@ -18,7 +18,7 @@ use super::{
 const IR_VERSION: i64 = 10;
 
 /// Protobuf's own limit on a message.
-const PROTOBUF_LIMIT: usize = i32::MAX as usize;
+pub(super) const PROTOBUF_LIMIT: usize = i32::MAX as usize;
 
 impl Model {
     /// The model as an ONNX file in memory.

@@ -58,7 +58,13 @@ fn resized(call: &Call<'_>) -> Result<Vec<Resized>, String> {
     if all.len() != axes.len() {
         return Err(format!("{} axes and {} sizes or scales", axes.len(), all.len()));
     }
-    Ok(all)
+    let is_odd = |r: &&Resized| r.input == 0 || r.output == 0 || !r.scale.is_finite();
+    match all.iter().find(is_odd) {
+        Some(Resized { axis, input, output, scale }) => Err(format!(
+            "axis {axis} cannot be resized from {input} to {output} elements (scale {scale})"
+        )),
+        None => Ok(all),
+    }
 }
 
 fn resize_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
@@ -131,7 +137,7 @@ fn weights(call: &Call<'_>, resized: Resized) -> Result<Vec<f64>, String> {
     if call.attributes.flag("antialias") {
         return Err("antialiasing has no gradient yet".to_owned());
     }
-    if output * input > LARGEST_MAP {
+    if output.saturating_mul(input) > LARGEST_MAP {
         return Err(format!("a map from {input} to {output} elements is too large"));
     }
     let mut matrix = vec![0.0; output * input];
@@ -197,7 +203,7 @@ fn cubic(call: &Call<'_>, source: f64, row: &mut [f64]) {
     let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
     let last = row.len() as i64 - 1;
     let exclude = call.attributes.flag("exclude_outside");
-    let places = (0..4).map(|tap| below as i64 - 1 + tap);
+    let places = (-1..3).map(|tap| (below as i64).saturating_add(tap));
     let inside: f64 = weights
         .iter()
         .zip(places.clone())

@@ -75,7 +75,7 @@ pub enum Threads {
 impl Blueprint {
     /// A blueprint of `model`, which is a forward pass, trained as `spec` says.
     pub fn new(mut model: Model, spec: TrainingSpec) -> Result<Self, GraphError> {
-        let opset = model.opset().unwrap_or(0);
+        let opset = model.opset().ok_or(GraphError::NoOpset)?;
         if !OPSETS.contains(&opset) {
             return Err(GraphError::Opset { found: opset });
         }
@@ -86,7 +86,7 @@ impl Blueprint {
             Selection::Automatic => &[],
         };
         untie(&mut model.graph, named);
-        crate::import::check_operators(&model.graph, &output)?;
+        crate::import::check_nodes(&model.graph, &output)?;
         let roles = roles(&model.graph, &spec, &output)?;
         let variables = variables(&model, &spec, &roles);
         let inputs = read_inputs(&model, &output);
@@ -458,6 +458,9 @@ fn slot_name(parameter: &str, slot: &str) -> String {
 
 fn chosen_output(model: &Model, name: Option<&str>) -> Result<String, GraphError> {
     let outputs = &model.graph.outputs;
+    if outputs.is_empty() {
+        return Err(GraphError::NoOutput);
+    }
     let found = match name {
         Some(name) => outputs.iter().find(|output| output.name == name),
         None => outputs.first(),

@@ -54,6 +54,24 @@ fn the_model_itself_trains() {
     blueprint.step(&InputShapes::rows(2)).unwrap();
 }
 
+/// Found by fuzzing: an axis of no elements has no first and no last one.
+#[test]
+fn an_empty_axis_cannot_be_resized() {
+    for scale in [2.0, f32::NAN, f32::INFINITY, -1.0, 0.0] {
+        for axis in [0, 3] {
+            let nodes = vec![
+                Node::new("Mul", ["x", "one"], ["a"]),
+                Node::new("Resize", ["a", "", "scales"], ["y"]).with("mode", "linear"),
+            ];
+            let initializers = vec![
+                ("one", TensorData::from_f32(&[1], &[1.0])),
+                ("scales", TensorData::from_f32(&[3], &[1.0, 1.0, scale])),
+            ];
+            draw(model(&[2, axis], &[2, axis], nodes, initializers).to_bytes().unwrap());
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
