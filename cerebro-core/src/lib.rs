@@ -142,8 +142,8 @@
 //!
 //! `data` (default): Parquet data sets over object stores, `prepare`, caches. `progress` (default):
 //! progress in the terminal. `store` (default): keeps experiments in object stores and resumes them.
-//! `tensorboard`: event files for TensorBoard. `aws`, `gcp`, `azure`, `http`: those object stores.
-//! `testing`: the conformance suite for backends.
+//! `tensorboard`: event files for TensorBoard. `mlflow`: runs on an MLflow server. `aws`, `gcp`, `azure`,
+//! `http`: those object stores. `testing`: the conformance suite for backends.
 
 #![forbid(unsafe_code)]
 

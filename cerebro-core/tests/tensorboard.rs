@@ -5,6 +5,7 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
+use cerebro_core::experiment::{EpochRecord, TrialRecord};
 use cerebro_core::observe::{Event, Observer, TensorBoard, TrialStatus};
 use cerebro_core::{Config, Metrics, Seed, Statistic, TrialId};
 
@@ -75,20 +76,17 @@ fn write(folder: &std::path::Path) {
     tell(7, Event::TrialStatus { trial: TrialId(1), status });
 }
 
-#[test]
-fn tensorboard_reads_scalars_configs_and_how_trials_ended() {
+/// What TensorBoard reads in `folder`; nothing where pip cannot install it.
+fn read(folder: &std::path::Path) -> Option<serde_json::Value> {
     let module = "tensorboard.backend.event_processing.event_accumulator";
     let packages = ["tensorboard>=2.18,<3", "setuptools<81"];
     let Some(python) = support::python::package(module, &packages) else {
         eprintln!("skipped: pip could not install tensorboard");
-        return;
+        return None;
     };
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path());
-    write(folder.path()); // A second experiment in the same folder takes the place of the first.
     let output = Command::new("python3")
         .args(["-c", READER])
-        .arg(folder.path())
+        .arg(folder)
         .env("PYTHONPATH", python)
         .output()
         .unwrap();
@@ -96,7 +94,53 @@ fn tensorboard_reads_scalars_configs_and_how_trials_ended() {
     assert!(output.status.success(), "{said}");
     // Python writes NaN as JSON does not have it.
     let json = String::from_utf8(output.stdout).unwrap().replace("NaN", "null");
-    let runs: serde_json::Value = serde_json::from_str(&json).unwrap();
+    Some(serde_json::from_str(&json).unwrap())
+}
+
+#[test]
+fn a_resumed_experiment_is_read_from_its_first_epoch_to_its_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let epoch = |epoch: u32| EpochRecord {
+        epoch,
+        train: metrics(1.0, 0.5),
+        validation: metrics(0.5, 0.25),
+        value: 0.5,
+        version: u64::from(epoch),
+        visit_order: Vec::new(),
+    };
+    let config = Config::new().with("batch_size", 8);
+    let (id, seed) = (TrialId(0), Seed(1));
+    let mut observer = TensorBoard::create(folder.path()).unwrap();
+    let started = Event::TrialStarted { trial: id, config: config.clone(), seed, parent: None };
+    observer.observe(Duration::ZERO, &started).unwrap();
+    drop(observer);
+
+    // As the journal has it, so that only what matters here need be said.
+    let trial: TrialRecord = serde_json::from_value(serde_json::json!({
+        "id": id, "config": config, "seed": seed, "status": TrialStatus::Running,
+        "history": [epoch(1), epoch(2)], "best": 0,
+    }))
+    .unwrap();
+    let resumed = Event::ExperimentResumed { trials: vec![trial], warnings: Vec::new() };
+    let EpochRecord { train, validation, value, visit_order, .. } = epoch(3);
+    let third =
+        Event::EpochCompleted { trial: id, epoch: 3, train, validation, value, visit_order };
+    let status = Event::TrialStatus { trial: id, status: TrialStatus::Completed };
+    let mut observer = TensorBoard::create(folder.path()).unwrap();
+    for event in [resumed, third, status] {
+        observer.observe(Duration::ZERO, &event).unwrap();
+    }
+    let Some(runs) = read(folder.path()) else { return };
+    let expected = serde_json::json!([[1, 0.5], [2, 0.5], [3, 0.5]]);
+    assert_eq!(runs["trial-0"]["scalars"]["validation/loss"], expected);
+}
+
+#[test]
+fn tensorboard_reads_scalars_configs_and_how_trials_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    write(folder.path()); // A second experiment in the same folder takes the place of the first.
+    let Some(runs) = read(folder.path()) else { return };
     let (first, second) = (&runs["trial-0"], &runs["trial-1"]);
     let expected = serde_json::json!({
         "train/loss": [[1, 0.75], [2, 0.5], [3, 0.25]],

@@ -10,6 +10,7 @@
 //! | [`HtmlReport`] | `report.html`: the whole experiment in one page |
 //! | [`TrialLogs`] | a log file per trial |
 //! | `TensorBoard` (feature `tensorboard`) | event files for TensorBoard |
+//! | `MlFlow` (feature `mlflow`) | runs on an MLflow tracking server |
 //!
 //! Any `FnMut(Duration, &Event)` is an observer too. [`Leaderboard`] and [`Summary`] are printed
 //! with `println!`.
@@ -18,6 +19,8 @@ mod error;
 mod event;
 mod json_lines;
 mod leaderboard;
+#[cfg(feature = "mlflow")]
+mod mlflow;
 #[cfg(feature = "progress")]
 mod progress;
 mod report;
@@ -33,6 +36,8 @@ pub use error::OutputError;
 pub use event::{Event, Outcome, Summary, TrialStatus};
 pub use json_lines::{JsonLines, TimedEvent, read_events};
 pub use leaderboard::{Leaderboard, Standing};
+#[cfg(feature = "mlflow")]
+pub use mlflow::{MlFlow, MlFlowError};
 #[cfg(feature = "progress")]
 pub use progress::Progress;
 pub use report::HtmlReport;

@@ -50,6 +50,8 @@ pub struct Output {
     pub trial_logs: bool,
     /// Event files in `tensorboard`.
     pub tensorboard: bool,
+    /// The URL of an MLflow server, and the experiment there.
+    pub mlflow: Option<(String, String)>,
     /// The best model.
     pub export: bool,
     /// Rows of the leaderboard.
@@ -182,6 +184,7 @@ fn output(root: &Table<'_>, folder: &Path, stem: &str) -> Result<Output, Fault> 
             "events",
             "trial_logs",
             "tensorboard",
+            "mlflow",
             "export",
             "leaderboard",
         ])?;
@@ -191,7 +194,16 @@ fn output(root: &Table<'_>, folder: &Path, stem: &str) -> Result<Output, Fault> 
     };
     let place = table.map_or(Ok(None), |table| table.optional::<String>("folder"))?;
     let rows = table.map_or(Ok(None), |table| table.optional("leaderboard"))?;
+    let mlflow = match table.map_or(Ok(None), |table| table.table("mlflow"))? {
+        None => None,
+        Some(table) => {
+            table.only(&["url", "experiment"])?;
+            let experiment = table.optional("experiment")?.unwrap_or_else(|| stem.to_owned());
+            Some((table.needed("url")?, experiment))
+        }
+    };
     Ok(Output {
+        mlflow,
         folder: folder.join(place.unwrap_or_else(|| format!("runs/{stem}"))),
         report: written("report", true)?,
         events: written("events", true)?,

@@ -11,8 +11,8 @@ use std::time::Duration;
 use cerebro_core::Backend;
 use cerebro_core::experiment::{ExperimentBuilder, ExperimentHandle, ExperimentResult};
 use cerebro_core::observe::{
-    Event, HtmlReport, JsonLines, Leaderboard, ObserveError, Observer, Progress, TensorBoard,
-    TimedEvent, TrialLogs,
+    Event, HtmlReport, JsonLines, Leaderboard, MlFlow, ObserveError, Observer, Progress,
+    TensorBoard, TimedEvent, TrialLogs,
 };
 use cerebro_models::{Trainer, runtime};
 use futures::executor::block_on;
@@ -80,6 +80,9 @@ fn observed(
     }
     if output.trial_logs {
         experiment = experiment.observer(TrialLogs::create(at("logs"))?);
+    }
+    if let Some((url, name)) = &output.mlflow {
+        experiment = experiment.observer(MlFlow::connect(url, name)?);
     }
     if output.tensorboard {
         experiment = experiment.observer(TensorBoard::create(at("tensorboard"))?);

@@ -93,6 +93,19 @@ impl TensorBoard {
         self.append(trial, at, i64::from(epoch), What::Summary(Summary { value }))
     }
 
+    fn status(
+        &self,
+        trial: TrialId,
+        at: Duration,
+        status: &TrialStatus,
+    ) -> Result<(), OutputError> {
+        match status {
+            TrialStatus::Completed | TrialStatus::Stopped => self.end(trial, at, Status::Success),
+            TrialStatus::Failed { .. } => self.end(trial, at, Status::Failure),
+            TrialStatus::Running | TrialStatus::Paused => Ok(()),
+        }
+    }
+
     fn end(&self, trial: TrialId, at: Duration, status: Status) -> Result<(), OutputError> {
         let session = Session::End(SessionEnd { status: status.into(), end: self.wall(at) });
         self.append(trial, at, 0, hyperparameters("_hparams_/session_end_info", session))
@@ -119,17 +132,22 @@ impl TensorBoard {
 impl Observer for TensorBoard {
     fn observe(&mut self, at: Duration, event: &Event) -> Result<(), ObserveError> {
         match event {
+            // What the process before wrote is replaced by the same, whole.
+            Event::ExperimentResumed { trials, .. } => {
+                for trial in trials {
+                    self.begin(trial.id, at, &trial.config)?;
+                    for epoch in &trial.history {
+                        let (train, validation) = (&epoch.train, &epoch.validation);
+                        self.epoch(trial.id, at, epoch.epoch, train, validation)?;
+                    }
+                    self.status(trial.id, at, &trial.status)?;
+                }
+            }
             Event::TrialStarted { trial, config, .. } => self.begin(*trial, at, config)?,
             Event::EpochCompleted { trial, epoch, train, validation, .. } => {
                 self.epoch(*trial, at, *epoch, train, validation)?;
             }
-            Event::TrialStatus { trial, status } => match status {
-                TrialStatus::Completed | TrialStatus::Stopped => {
-                    self.end(*trial, at, Status::Success)?;
-                }
-                TrialStatus::Failed { .. } => self.end(*trial, at, Status::Failure)?,
-                TrialStatus::Running | TrialStatus::Paused => {}
-            },
+            Event::TrialStatus { trial, status } => self.status(*trial, at, status)?,
             _ => {}
         }
         Ok(())
