@@ -161,7 +161,13 @@ impl Trainer {
         self
     }
 
-    /// Compares the network's output `output` with the target; its first one by default.
+    /// Compares the network's output `output` with the target; by default the first one of
+    /// floating-point numbers.
+    ///
+    /// It may be a value inside the network too: a model that ends with a softmax, as classifiers
+    /// of Keras and scikit-learn do, is trained by the cross-entropy of the logits before it. They
+    /// are the input of the last `Softmax` node; those of a linear classifier of scikit-learn are
+    /// called `NODE.scores`.
     pub fn output(mut self, output: impl Into<String>) -> Self {
         self.spec.output = Some(output.into());
         self

@@ -137,12 +137,11 @@ fn an_operator_or_a_domain_that_is_unknown() {
     model.graph.nodes[0].domain = "com.microsoft".to_owned();
     assert_says(&refusal(model), &["com.microsoft.Gemm", "`/layer/gemm`"]);
 
-    // A loop is an operator like any other.
     let mut model = linear();
-    model.graph.nodes[0].op = "Loop".to_owned();
+    model.graph.nodes[0].op = "Scan".to_owned();
     model.graph.nodes[0].attributes =
         [("body".to_owned(), Attribute::Graph(Box::default()))].into();
-    assert_says(&refusal(model), &["operator Loop", "`/layer/gemm`"]);
+    assert_says(&refusal(model), &["operator Scan", "`/layer/gemm`"]);
 }
 
 #[test]

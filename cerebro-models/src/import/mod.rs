@@ -5,12 +5,15 @@
 //! remains is applied, node by node, to a [`Forward`](crate::autodiff::Forward) pass.
 
 mod functions;
+mod linear;
+mod loops;
 mod needed;
 mod nodes;
 mod structural;
 mod upgrade;
 
 pub(crate) use functions::inline_functions;
+pub(crate) use linear::lower_linear_models;
 pub(crate) use needed::{check_nodes, for_each_input, needed_nodes};
 pub(crate) use nodes::Importer;
 pub(crate) use structural::STRUCTURAL;

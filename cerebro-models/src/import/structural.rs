@@ -6,9 +6,10 @@ use crate::graph::{Attributes, Value, normalize_axis};
 use crate::onnx::{Attribute, DataType, Graph, Node, TensorData};
 
 /// The operators that importing resolves: supported without being in the table.
-pub(crate) const STRUCTURAL: [&str; 11] = [
+pub(crate) const STRUCTURAL: [&str; 12] = [
     "Constant",
     "If",
+    "Loop",
     "Optional",
     "OptionalGetElement",
     "SequenceConstruct",
@@ -42,6 +43,7 @@ impl Importer<'_, '_> {
                 self.bind(output(node, 0)?, entry);
             }
             "If" => self.branch(node)?,
+            "Loop" => self.unroll(node)?,
             "SequenceEmpty" => self.bind(output(node, 0)?, Entry::Sequence(Vec::new())),
             "SequenceConstruct" => {
                 let values = node.inputs.iter().map(|name| self.operand(name, node));
@@ -90,7 +92,7 @@ impl Importer<'_, '_> {
     }
 
     /// The constant integer called `name`.
-    fn integer(&self, name: &str, node: &Node) -> Result<i64, GraphError> {
+    pub(super) fn integer(&self, name: &str, node: &Node) -> Result<i64, GraphError> {
         let value = self.operand(name, node)?;
         let constant = self.forward.graph.constant_of(value).and_then(TensorData::to_i64s);
         constant.and_then(|values| values.first().copied()).ok_or_else(|| {

@@ -12,7 +12,10 @@ pub fn page() -> String {
          Versions 11 to 21 of ONNX's operators are read. \"Gradient\" says whether a loss can be \
          differentiated through the operator; where it is \"zero\", the results are integers, \
          booleans or constant almost everywhere, and pass through. \"resolved\" means that the \
-         operator is gone once a graph has been built for fixed shapes.\n\n\
+         operator is gone once a graph has been built for fixed shapes: conditions and numbers of \
+         rounds must not depend on the data. Of the domain `ai.onnx.ml` LinearClassifier, \
+         LinearRegressor, Normalizer and Scaler are read, as scikit-learn's exporter writes \
+         them.\n\n\
          | Operator | Gradient |\n| --- | --- |\n",
     );
     let mut rows: Vec<(&str, &str)> = operators()

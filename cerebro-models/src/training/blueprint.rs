@@ -16,7 +16,7 @@ use super::{HYPERPARAMETERS, LOSS, STATISTICS};
 use crate::autodiff::{Forward, Mode, Tape, differentiate};
 use crate::error::GraphError;
 use crate::graph::{Builder, Dialect, Type, Value};
-use crate::import::{Importer, OPSETS, inline_functions, needed_nodes};
+use crate::import::{Importer, OPSETS, inline_functions, lower_linear_models, needed_nodes};
 use crate::loss::EmittedLoss;
 use crate::onnx::{DataType, Dimension, Model, ValueInfo, ValueType};
 use crate::optim::Hyperparameters;
@@ -80,6 +80,7 @@ impl Blueprint {
             return Err(GraphError::Opset { found: opset });
         }
         inline_functions(&mut model)?;
+        lower_linear_models(&mut model)?;
         let output = chosen_output(&model, spec.output.as_deref())?;
         let named: &[String] = match &spec.parameters {
             Selection::Named(names) => names,
@@ -461,11 +462,21 @@ fn chosen_output(model: &Model, name: Option<&str>) -> Result<String, GraphError
     if outputs.is_empty() {
         return Err(GraphError::NoOutput);
     }
-    let found = match name {
-        Some(name) => outputs.iter().find(|output| output.name == name),
-        None => outputs.first(),
+    let is_float = |output: &&ValueInfo| match &output.value_type {
+        ValueType::Tensor(tensor) => tensor.data_type.is_float(),
+        ValueType::Other => false,
     };
-    found.map(|output| output.name.clone()).ok_or_else(|| GraphError::NoSuchOutput {
+    let found = match name {
+        Some(name) if outputs.iter().all(|output| output.name != name) => {
+            // A value inside: logits before the softmax with which a model ends, say.
+            let mut made = model.graph.nodes.iter().flat_map(|node| &node.outputs);
+            made.find(|made| *made == name && !name.is_empty())
+        }
+        Some(name) => outputs.iter().map(|output| &output.name).find(|known| *known == name),
+        // Classifiers often give labels first, from which no loss can be computed.
+        None => outputs.iter().find(is_float).or(outputs.first()).map(|output| &output.name),
+    };
+    found.cloned().ok_or_else(|| GraphError::NoSuchOutput {
         name: name.unwrap_or_default().to_owned(),
         known: outputs.iter().map(|output| output.name.clone()).collect(),
     })

@@ -12,7 +12,8 @@ use crate::optim::OptimizerKind;
 /// size: two trials with equal specs share their sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainingSpec {
-    /// The model's output that the loss compares with the target; the first one by default.
+    /// The model's output that the loss compares with the target, or a value inside the model; by
+    /// default the first output of floating-point numbers.
     pub output: Option<String>,
     /// What is minimised.
     pub loss: Loss,

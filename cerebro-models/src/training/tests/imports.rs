@@ -194,3 +194,117 @@ fn equal_tensors_that_an_exporter_merged_are_trained_apart() {
         Blueprint::new(model(&[3], &[3], nodes, vec![("first", tied)]), spec()).unwrap();
     assert_eq!(names(&blueprint), ["first"]);
 }
+
+#[test]
+fn a_loop_of_a_known_number_of_rounds_is_unrolled() {
+    let value = |name: &str| ValueInfo::tensor(name, DataType::Float32, vec![]);
+    // Doubles what it carries in each round, and gives what it was.
+    let body = Graph {
+        nodes: vec![
+            Node::new("Identity", ["goes_on"], ["still"]),
+            Node::new("Cast", ["round"], ["number"]).with("to", 1),
+            Node::new("Add", ["carried", "carried"], ["twice"]),
+            Node::new("Add", ["carried", "number"], ["seen"]),
+        ],
+        inputs: ["round", "goes_on", "carried"].map(value).to_vec(),
+        outputs: ["still", "twice", "seen"].map(value).to_vec(),
+        ..Graph::default()
+    };
+    let body = Attribute::Graph(Box::new(body));
+    let nodes = |rounds: &str| {
+        vec![
+            Node::new("Loop", [rounds, "", "doubled"], ["last", "all"]).with("body", body.clone()),
+            Node::new("ReduceSum", ["all", "first"], ["sum"]).with("keepdims", 0),
+            Node::new("Concat", ["last", "sum"], ["y"]).with("axis", 1),
+        ]
+    };
+    let more = || {
+        vec![
+            ("three", TensorData::from_i64(&[], &[3])),
+            ("first", TensorData::from_i64(&[1], &[0])),
+            ("endless", TensorData::from_i64(&[], &[i64::MAX])),
+        ]
+    };
+    let found = of_nodes(18, &[6], nodes("three"), more());
+    // 8 x 2x at the end; 2x + 4x + 8x and the numbers 0 + 1 + 2 along the way.
+    let expected: Vec<f32> = X
+        .chunks(3)
+        .flat_map(|row| {
+            let last = row.iter().map(|x| 16.0 * x);
+            last.chain(row.iter().map(|x| 14.0 * x + 3.0)).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(found, expected);
+
+    let mut all = vec![Node::new("Mul", ["x", "scale"], ["doubled"])];
+    all.extend(nodes("endless"));
+    let mut initializers = vec![scale()];
+    initializers.extend(more());
+    let blueprint = Blueprint::new(model(&[3], &[6], all, initializers), spec()).unwrap();
+    let error = blueprint.step(&InputShapes::rows(2)).unwrap_err().to_string();
+    assert!(error.contains("Loop") && error.contains("rounds"), "{error}");
+}
+
+/// What ONNX Runtime computes by the operators of `ai.onnx.ml`.
+#[test]
+fn linear_models_of_scikit_learn_are_trained_and_give_the_same_values() {
+    let node = |op: &str, input: &str, outputs: &[&str]| {
+        let mut node = Node::new(op, [input], outputs.iter().copied());
+        (node.domain, node.name) = ("ai.onnx.ml".to_owned(), op.to_owned());
+        node
+    };
+    let floats = |values: &[f32]| Attribute::Floats(values.to_vec());
+    let nodes = vec![
+        node("Scaler", "x", &["scaled"])
+            .with("offset", floats(&[0.5, -1.0, 0.0]))
+            .with("scale", floats(&[2.0, 1.0, 0.5])),
+        node("LinearClassifier", "scaled", &["label", "logistic"])
+            .with("coefficients", floats(&[0.1, -0.2, 0.3, 0.4, 0.5, -0.6]))
+            .with("intercepts", floats(&[0.1, -0.1]))
+            .with("classlabels_ints", vec![7, 9])
+            .with("post_transform", Attribute::String("LOGISTIC".to_owned())),
+        node("Normalizer", "logistic", &["y"]).with("norm", Attribute::String("L1".to_owned())),
+    ];
+    let mut classifier = model(&[3], &[2], nodes, vec![]);
+    classifier.opsets.insert("ai.onnx.ml".to_owned(), 1);
+    let mut fed = Fed::new();
+    fed.insert("x".to_owned(), (vec![2, 3], X.to_vec()));
+    let expected = run(&classifier, &fed)["y"].clone();
+    let found = predict(classifier.clone(), &X, 2);
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    }
+    let mut logits = spec();
+    logits.output = Some("LinearClassifier.scores".to_owned());
+    logits.loss = Loss::cross_entropy();
+    let blueprint = Blueprint::new(classifier, logits).unwrap();
+    let names: Vec<&str> = blueprint.variables().iter().map(|v| v.name.as_str()).collect();
+    assert_eq!(names, ["LinearClassifier.coefficients", "LinearClassifier.intercepts"]);
+    blueprint.step(&InputShapes::rows(2)).unwrap();
+
+    let regressor = node("LinearRegressor", "x", &["y"])
+        .with("coefficients", floats(&[0.1, -0.2, 0.3, 0.4, 0.5, -0.6]))
+        .with("intercepts", floats(&[0.1, -0.1]))
+        .with("targets", 2);
+    let mut regression = model(&[3], &[2], vec![regressor], vec![]);
+    regression.opsets.insert("ai.onnx.ml".to_owned(), 1);
+    let expected = run(&regression, &fed)["y"].clone();
+    for (found, expected) in predict(regression, &X, 2).iter().zip(&expected) {
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    }
+}
+
+#[test]
+fn a_value_inside_a_model_can_be_what_is_trained() {
+    let nodes = vec![
+        Node::new("Mul", ["x", "scale"], ["logits"]),
+        Node::new("Softmax", ["logits"], ["y"]).with("axis", 1),
+    ];
+    let mut logits = spec();
+    logits.output = Some("logits".to_owned());
+    let blueprint = Blueprint::new(model(&[3], &[3], nodes, vec![scale()]), logits).unwrap();
+    let interface = blueprint.interface(&InputShapes::rows(2)).unwrap();
+    assert_eq!(interface.prediction, ("logits".to_owned(), vec![2, 3]));
+    let step = blueprint.step(&InputShapes::rows(2)).unwrap();
+    assert!(step.graph.nodes.iter().all(|node| node.op != "Softmax"));
+}
