@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{UnitError, UnitOrder};
 use crate::data::Partition;
-use crate::id::Split;
+use crate::id::{Split, Unit};
 use crate::metric::Metrics;
 use crate::model::{Model, ModelBuilder, ModelError, Pass, Slot};
 use crate::state::State;
@@ -50,6 +50,10 @@ fn pass(
     partition: &dyn Partition,
     progress: &dyn Fn(usize),
 ) -> Result<Executed, ModelError> {
+    let Unit { trial, epoch, split, partition: id } = order.unit;
+    let slot_number = slot.number;
+    let span = tracing::info_span!("execute", %trial, epoch, %split, partition = %id, slot_number);
+    let _within = span.entered();
     let mut model: Box<dyn Model> = builder.build(&order.config, slot)?;
     match start {
         Some(state) => model.restore(state)?,

@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use tower::service_fn;
+use tracing::Instrument;
 
 use super::states::Taken;
 use super::{Worker, asked, job, unit};
@@ -158,7 +159,9 @@ impl Session {
         });
         let wanted = Wanted { what: Some(wanted::What::State(name.into())) };
         let limit = options.most_state_bytes;
-        let state = fetch_from_any(sources, &wanted, limit, &options.security).await?;
+        let hop = tracing::info_span!("hop", state = ?name);
+        let fetch = fetch_from_any(sources, &wanted, limit, &options.security);
+        let state = fetch.instrument(hop).await?;
         if states.put(self.number, name, state.clone()) == Taken::TooLate {
             return Err("the session is over".to_owned());
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::executor::block_on;
+use tracing::Instrument;
 
 use super::driver::Driver;
 use super::handle::Command;
@@ -74,7 +75,8 @@ impl Experiment {
     ///
     /// Needs no particular async runtime beyond what the backend needs.
     pub async fn run(self, backend: Arc<dyn Backend>) -> Result<ExperimentResult, ExperimentError> {
-        Driver::start(self, backend).await?.run().await
+        let span = tracing::info_span!("experiment", name = self.setup.name);
+        async move { Driver::start(self, backend).await?.run().await }.instrument(span).await
     }
 
     /// [`run`](Self::run), on this thread.

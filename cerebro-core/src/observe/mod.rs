@@ -15,6 +15,31 @@
 //! Any `FnMut(Duration, &Event)` is an observer too. [`Leaderboard`] and [`Summary`] are printed
 //! with `println!`.
 
+//!
+//! # Spans
+//!
+//! For those who follow programs by [`tracing`], an experiment is the span `experiment`. In it are
+//! `schedule` (at the level of debug), each time that the scheduler is asked, and `unit`, from the
+//! order to the report, with `trial`, `epoch`, `split`, `partition` and `worker`; that a State hops is
+//! an event of its unit. On the worker's thread the span `execute` is around building the model,
+//! taking the State and the pass. Where States go over a network, the span `hop` is around the
+//! fetch.
+//!
+//! A program sees them once it has a subscriber. With `tracing-subscriber` and
+//! `tracing-opentelemetry`, spans go to any collector that speaks OpenTelemetry:
+//!
+//! ```ignore
+//! use opentelemetry::trace::TracerProvider;
+//! use tracing_subscriber::prelude::*;
+//!
+//! let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().build()?;
+//! let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder()
+//!     .with_batch_exporter(exporter)
+//!     .build();
+//! let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("cerebro"));
+//! tracing_subscriber::registry().with(layer).init();
+//! ```
+
 mod error;
 mod event;
 mod json_lines;

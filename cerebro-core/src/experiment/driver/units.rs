@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, future};
+use tracing::{Instrument, Span};
 
 use super::{Driver, Happening, Running, chain};
 use crate::backend::{UnitError, UnitOrder, UnitReport};
@@ -20,7 +21,9 @@ const ATTEMPTS: u32 = 2;
 impl Driver {
     /// Starts every unit that can start.
     pub(super) fn start_units(&mut self) {
-        for Assignment { unit, worker, hop_from } in self.scheduler.assign(self.begun.elapsed()) {
+        let schedule = tracing::debug_span!("schedule");
+        let assigned = schedule.in_scope(|| self.scheduler.assign(self.begun.elapsed()));
+        for Assignment { unit, worker, hop_from } in assigned {
             let trial = &self.ledger.trials[&unit.trial];
             let cancellation = Cancellation::new();
             let order = UnitOrder {
@@ -31,9 +34,12 @@ impl Driver {
                 version: trial.version,
                 cancellation: cancellation.clone(),
             };
-            if hop_from.is_some() {
+            let span = span(unit, worker);
+            if let Some(from) = hop_from {
+                let bytes = trial.current.state_bytes;
                 self.summary.hops += 1;
-                self.summary.hop_bytes += trial.current.state_bytes;
+                self.summary.hop_bytes += bytes;
+                tracing::debug!(parent: &span, %from, to = %worker, bytes, "the State hops");
             }
             self.tell(Event::UnitStarted {
                 unit,
@@ -45,7 +51,7 @@ impl Driver {
             self.running.insert((unit, worker), Running { started, cancellation });
             let backend = Arc::clone(&self.backend);
             let run = async move { Happening::UnitEnded(unit, worker, backend.run(order).await) };
-            let mut run = run.boxed();
+            let mut run = run.instrument(span).boxed();
             // Futures do nothing until they are polled: now the order leaves, before anything else
             // is seen to.
             let ended = (&mut run).now_or_never();
@@ -152,6 +158,12 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// The span of a unit, from its order to its report.
+fn span(unit: Unit, worker: WorkerId) -> Span {
+    let Unit { trial, epoch, split, partition } = unit;
+    tracing::info_span!("unit", %trial, epoch, %split, %partition, %worker)
 }
 
 /// Why a completed unit is of no use: its training loss is no number.
