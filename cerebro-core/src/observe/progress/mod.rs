@@ -1,5 +1,6 @@
 //! [`Progress`]: how far the experiment is, on standard error.
 
+mod standings;
 mod status;
 
 use std::fmt::Write as _;

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::standings::Standings;
+use crate::experiment::TrialRecord;
 use crate::id::{Split, TrialId, Unit, WorkerId};
 use crate::metric::{Direction, Objective};
-use crate::observe::text::{clock, count, fit, number, thousands};
+use crate::observe::text::{clock, count, fit, thousands};
 use crate::observe::{Event, TrialStatus};
 
 /// One column is left free: a full last column makes some terminals wrap.
@@ -28,7 +30,9 @@ pub(super) struct Status {
     done: u64,
     trials: Trials,
     workers: BTreeMap<WorkerId, Worker>,
-    best: Option<(TrialId, f64, u32)>,
+    standings: Standings,
+    /// Time that models computed, summed over slots.
+    computed: Duration,
     loaded: u64,
     loaded_rows: u64,
 }
@@ -54,6 +58,7 @@ struct Worker {
     units: VecDeque<(Unit, Duration)>,
     /// Rows per second of what was measured last.
     rate: Option<f64>,
+    slots: usize,
     lost: bool,
 }
 
@@ -69,7 +74,8 @@ impl Default for Status {
             done: 0,
             trials: Trials::default(),
             workers: BTreeMap::new(),
-            best: None,
+            standings: Standings::default(),
+            computed: Duration::ZERO,
             loaded: 0,
             loaded_rows: 0,
         }
@@ -99,19 +105,28 @@ impl Status {
                 self.partitions = partitions.len() as u64;
                 self.started = at;
                 for worker in workers {
-                    self.workers.insert(worker.id, Worker::default());
+                    let slots = worker.slots;
+                    self.workers.insert(worker.id, Worker { slots, ..Worker::default() });
                 }
             }
             Event::WorkerJoined { worker } => {
-                self.workers.entry(worker.id).or_default().lost = false;
+                let known = self.workers.entry(worker.id).or_default();
+                (known.lost, known.slots) = (false, worker.slots);
             }
             Event::WorkerLost { worker, .. } => {
                 let worker = self.workers.entry(*worker).or_default();
                 worker.units.clear();
                 worker.lost = true;
             }
-            Event::TrialStarted { trial, .. } => {
+            Event::ExperimentResumed { trials, .. } => {
+                for trial in trials {
+                    self.take_up(trial);
+                }
+            }
+            Event::TrialExploited { trial, config, .. } => self.standings.config(*trial, config),
+            Event::TrialStarted { trial, config, .. } => {
                 self.trials.seen += 1;
+                self.standings.config(*trial, config);
                 let units = u64::from(self.epochs) * self.partitions;
                 self.trials.go_on(*trial, units);
             }
@@ -130,6 +145,7 @@ impl Status {
             }
             Event::UnitCompleted { unit, worker, report, .. } => {
                 self.done += 1;
+                self.computed += report.computed;
                 self.trials.unit_done(unit.trial);
                 let seconds = report.computed.as_secs_f64();
                 let worker = self.end_unit(*worker, unit);
@@ -141,16 +157,24 @@ impl Status {
                 self.end_unit(*worker, unit);
             }
             Event::EpochCompleted { trial, epoch, value, .. } => {
-                let better = match self.best {
-                    Some((_, best, _)) => self.objective.best_first(*value, best).is_lt(),
-                    None => !value.is_nan(),
-                };
-                if better {
-                    self.best = Some((*trial, *value, *epoch));
-                }
+                self.standings.value(&self.objective, *trial, *value, *epoch);
             }
             Event::TrialStatus { trial, status } => self.trials.status(*trial, status),
             _ => {}
+        }
+    }
+
+    /// Takes up a trial where it was when the process before ended.
+    fn take_up(&mut self, trial: &TrialRecord) {
+        self.trials.seen += 1;
+        self.standings.config(trial.id, &trial.config);
+        for epoch in &trial.history {
+            self.standings.value(&self.objective, trial.id, epoch.value, epoch.epoch);
+        }
+        let left = u64::from(self.epochs).saturating_sub(trial.history.len() as u64);
+        self.trials.go_on(trial.id, left * self.partitions);
+        if trial.status != TrialStatus::Running {
+            self.trials.status(trial.id, &trial.status);
         }
     }
 
@@ -170,15 +194,15 @@ impl Status {
 
     /// What is about to happen.
     pub(super) fn headline(&self) -> String {
-        let trials = match self.planned {
-            Some(trials) => count(trials, "trial"),
-            None => "trials".to_owned(),
-        };
         let epochs = count(u64::from(self.epochs), "epoch");
+        let trials = match self.planned {
+            Some(trials) => format!("{} x {epochs}", count(trials, "trial")),
+            None => format!("trials of up to {epochs}"),
+        };
         let workers = count(self.workers.len() as u64, "worker");
         let partitions = count(self.partitions, "partition");
         let name = fit(&self.name, 18);
-        format!("{name}: {trials} x {epochs}, {workers}, {partitions}")
+        format!("{name}: {trials}, {workers}, {partitions}")
     }
 
     /// Units done and to do, as far as is known.
@@ -201,14 +225,15 @@ impl Status {
         (done > 0).then(|| elapsed.mul_f64((all - done) as f64 / done as f64))
     }
 
-    /// Bar, best trial, workers: each line fits 80 columns.
+    /// Bar, trials, the best of them, workers: each line fits 80 columns.
     pub(super) fn lines(&self, at: Duration) -> Vec<String> {
         if self.workers.is_empty() {
             let partitions = count(self.loaded, "partition");
             let rows = count(self.loaded_rows, "row");
             return vec![format!("loading the data: {partitions}, {rows}")];
         }
-        let mut lines = vec![self.bar(at), self.standing()];
+        let mut lines = vec![self.bar(at), self.standing(at)];
+        lines.extend(self.standings.lines());
         lines.extend(
             self.workers.iter().take(MOST_WORKERS).map(|(id, worker)| worker.line(*id, at)),
         );
@@ -231,7 +256,7 @@ impl Status {
         format!("{bar} {:>3.0} %  {}  {elapsed} elapsed, {left} left", 100.0 * share, self.share())
     }
 
-    fn standing(&self) -> String {
+    fn standing(&self, at: Duration) -> String {
         let trials = &self.trials;
         let mut text = format!("trials: {} running", trials.running.len());
         for (number, word) in [
@@ -244,9 +269,12 @@ impl Status {
                 let _ = write!(text, ", {number} {word}"); // It cannot fail.
             }
         }
-        if let Some((trial, value, epoch)) = self.best {
-            let value = number(value);
-            text = format!("best: {value} ({trial}, epoch {epoch})   {text}");
+        let slots: usize =
+            self.workers.values().filter(|worker| !worker.lost).map(|worker| worker.slots).sum();
+        let available = at.saturating_sub(self.started).as_secs_f64() * slots as f64;
+        if available > 0.0 && self.done > 0 {
+            let share = 100.0 * (self.computed.as_secs_f64() / available).min(1.0);
+            let _ = write!(text, "   utilisation: {share:.0} %"); // It cannot fail.
         }
         text
     }
@@ -313,6 +341,7 @@ mod tests {
     use super::*;
     use crate::observe::TimedEvent;
     use crate::observe::synthetic::Synthetic;
+    use crate::observe::text::number;
 
     #[test]
     fn lines_fit_80_columns_at_every_instant_and_name_what_each_worker_does() {
@@ -327,7 +356,7 @@ mod tests {
             for TimedEvent { at, event } in size.events() {
                 status.observe(at, &event);
                 let lines = status.lines(at);
-                assert!(lines.len() <= 3 + workers.min(MOST_WORKERS));
+                assert!(lines.len() <= 6 + workers.min(MOST_WORKERS));
                 for line in lines {
                     assert!(line.chars().count() < 80, "{line}");
                     assert!(!line.chars().any(char::is_control), "{line:?}");
@@ -355,6 +384,66 @@ mod tests {
         assert!(done > 300, "{done}");
         assert_eq!(status.left(last), Some(Duration::ZERO));
         assert!(status.lines(last)[0].contains("100 %"));
+    }
+
+    #[test]
+    fn the_best_trials_are_shown_from_the_best_with_utilisation() {
+        let mut status = Status::default();
+        let mut last = Duration::ZERO;
+        let mut best: BTreeMap<TrialId, f64> = BTreeMap::new();
+        for TimedEvent { at, event } in Synthetic::default().events() {
+            status.observe(at, &event);
+            last = at;
+            if let Event::EpochCompleted { trial, value, .. } = event
+                && !value.is_nan()
+            {
+                let known = best.entry(trial).or_insert(value);
+                *known = known.max(value);
+            }
+        }
+        let mut ranking: Vec<_> = best.into_iter().collect();
+        ranking.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let lines = status.lines(last);
+        for (place, (trial, value)) in ranking.iter().take(3).enumerate() {
+            let line = &lines[2 + place];
+            let start = format!("{}. {:>8} {trial} ", place + 1, number(*value));
+            assert!(line.starts_with(&start), "{line} | {start}");
+            assert!(line.contains("hidden="), "{line}");
+        }
+        assert!(lines[1].contains("utilisation: "), "{}", lines[1]);
+    }
+
+    #[test]
+    fn a_resumed_experiment_shows_what_it_had_come_to() {
+        let mut status = Status::default();
+        let events = Synthetic::default().events();
+        let (mut records, mut at) = (Vec::new(), Duration::ZERO);
+        for timed in &events {
+            match &timed.event {
+                Event::ExperimentStarted { .. } => {
+                    status.observe(timed.at, &timed.event);
+                    at = timed.at;
+                }
+                Event::TrialStarted { trial, config, seed, .. } if records.len() < 2 => {
+                    // As the journal has it, so that only what matters here need be said.
+                    let record = serde_json::json!({
+                        "id": trial, "config": config, "seed": seed,
+                        "status": TrialStatus::Completed, "best": null, "history": [{
+                            "epoch": 1, "train": {}, "validation": {}, "version": 6,
+                            "value": 0.25 * (records.len() + 1) as f64, "visit_order": [],
+                        }],
+                    });
+                    records.push(serde_json::from_value::<TrialRecord>(record).unwrap());
+                }
+                _ => {}
+            }
+        }
+        let before = status.units();
+        status.observe(at, &Event::ExperimentResumed { trials: records, warnings: Vec::new() });
+        let lines = status.lines(at);
+        assert!(lines[1].contains("2 done"), "{}", lines[1]);
+        assert!(lines[2].starts_with("1.   0.5000 trial-1"), "{}", lines[2]);
+        assert!(status.units().1 < before.1, "two trials are over");
     }
 
     #[test]
