@@ -209,7 +209,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use cerebro_core::metric::RankHistogram;
+    use cerebro_core::metric::{ClassRanks, RankHistogram};
 
     use super::*;
 
@@ -220,7 +220,10 @@ mod tests {
         metrics.record("rmse", Statistic::RootMean { sum: f64::INFINITY, weight: 3.0 });
         metrics.record("perplexity", Statistic::ExpMean { sum: -0.0, weight: 3.0 });
         let rows = [(0.1, false), (-2.5, true), (0.7, true)];
-        metrics.record("roc_auc", Statistic::RocAuc(RankHistogram::of(rows)));
+        metrics.record(
+            "roc_auc",
+            Statistic::RocAuc(ClassRanks { classes: vec![RankHistogram::of(rows)] }),
+        );
         let report = UnitReport {
             metrics,
             rows: 7,

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use determination::{Determination, Explained};
-pub use ranking::RankHistogram;
+pub use ranking::{ClassRanks, RankHistogram};
 pub use score::{Average, ClassCount, ClassScore, Score};
 
 /// A sufficient statistic of a metric: what must be summed so that its value over many batches is
@@ -51,8 +51,8 @@ pub enum Statistic {
     },
     /// Precision, recall or F1 of a classification.
     Score(ClassScore),
-    /// The area under the receiver operating characteristic of a binary classification.
-    RocAuc(RankHistogram),
+    /// The area under the receiver operating characteristic: of each class against the others.
+    RocAuc(ClassRanks),
     /// The coefficient of determination of a regression.
     R2(Determination),
 }
@@ -76,10 +76,7 @@ impl Statistic {
                 true
             }
             (Score(own), Score(other)) => own.merge(other),
-            (RocAuc(own), RocAuc(other)) => {
-                own.merge(other);
-                true
-            }
+            (RocAuc(own), RocAuc(other)) => own.merge(other),
             (R2(own), R2(other)) => own.merge(other),
             _ => false,
         }
@@ -92,7 +89,7 @@ impl Statistic {
             Statistic::RootMean { sum, weight } => (sum / weight).sqrt(),
             Statistic::ExpMean { sum, weight } => (sum / weight).exp(),
             Statistic::Score(score) => score.value(),
-            Statistic::RocAuc(histogram) => histogram.area(),
+            Statistic::RocAuc(ranks) => ranks.value(),
             Statistic::R2(determination) => determination.value(),
         }
     }

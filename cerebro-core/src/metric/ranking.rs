@@ -1,4 +1,4 @@
-//! [`RankHistogram`]: the area under the ROC curve, from counts of scores that merge exactly.
+//! [`RankHistogram`] and [`ClassRanks`]: the area under the ROC curve, from counts of scores that merge exactly.
 
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +84,31 @@ impl RankHistogram {
         let positive: u64 = self.bins.iter().map(|bin| bin.1).sum();
         let negative: u64 = self.bins.iter().map(|bin| bin.2).sum();
         positive as f64 * negative as f64
+    }
+}
+
+/// Histograms of several classes, each of which is ranked against all others together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassRanks {
+    /// The histogram of each class; only that of the positive one for two classes.
+    pub classes: Vec<RankHistogram>,
+}
+
+impl ClassRanks {
+    /// Adds the rows of `other`, unless it has another number of classes: then `false`.
+    pub(super) fn merge(&mut self, other: &Self) -> bool {
+        let fits = self.classes.len() == other.classes.len();
+        if fits {
+            self.classes.iter_mut().zip(&other.classes).for_each(|(own, other)| own.merge(other));
+        }
+        fits
+    }
+
+    /// The mean of the areas of the classes that have one; NaN if none has.
+    pub fn value(&self) -> f64 {
+        let areas = self.classes.iter().map(RankHistogram::area).filter(|area| !area.is_nan());
+        let (sum, count) = areas.fold((0.0, 0.0), |(sum, count), area| (sum + area, count + 1.0));
+        sum / count
     }
 }
 

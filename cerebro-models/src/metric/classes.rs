@@ -1,9 +1,9 @@
 //! Counts per class and scores of two classes, as nodes.
 
 use super::emit::{EmittedMetric, class_axis, decisions};
-use crate::graph::{Attributes, Builder, Value};
+use crate::graph::{Builder, Value};
 use crate::loss::Loss;
-use crate::onnx::{DataType, TensorData};
+use crate::onnx::TensorData;
 use crate::training::StatisticKind;
 
 use cerebro_core::metric::{Average, Score};
@@ -54,43 +54,54 @@ pub(super) fn counts(
     Ok(EmittedMetric { kind: StatisticKind::Score { score, average, classes }, values })
 }
 
-/// For each row the score of the positive class, and whether it is of it: 1, 0, or -1 for a row
-/// that is ignored.
+/// For each row the score of the positive class, or of each class against the others, and whether
+/// it is of it: 1, 0, or -1 for a row that is ignored.
 pub(super) fn scores(
     g: &mut Builder,
     loss: &Loss,
     output: Value,
     target: Value,
 ) -> Result<EmittedMetric, String> {
-    let (score, label) = if matches!(loss, Loss::CrossEntropy { .. }) {
+    let dims = g.dims(output).to_vec();
+    let (scores, labels, classes) = if matches!(loss, Loss::CrossEntropy { .. }) {
         let axis = class_axis(g, loss, output)?;
-        let mut dims = vec![1; g.dims(output).len()];
-        dims[axis] = g.dims(output)[axis];
-        if dims[axis] != 2 {
-            return Err(format!("there are {} classes, and it is for two", dims[axis]));
-        }
-        let signs = TensorData::from_f64(g.data_type(output), &dims, &[-1.0, 1.0]);
-        let signs = g.constant(signs);
-        let signed = g.mul(output, signs);
-        let score = g.reduce_sum(signed, &[axis]);
-        let mut label = g.cast(target, DataType::Float32);
+        let (mut scores, mut labels, mut classes) = (
+            g.op("Softmax", &[output], Builder::along(axis)),
+            g.one_hot(target, dims[axis], axis, output),
+            dims[axis],
+        );
         if let Some(kept) = kept(g, loss, output, target) {
-            let kept = g.cast(kept, DataType::Float32);
-            let one = g.scalar(1.0, label);
-            let zero = g.scalar(0.0, label);
-            // An ignored label may be any number.
-            label = g.op("Clip", &[label, zero, one], Attributes::none());
-            let shifted = g.add_scalar(label, 1.0);
+            // kept * (label + 1) - 1
+            let kept = g.unsqueeze(kept, &[axis]);
+            let shifted = g.add_scalar(labels, 1.0);
             let shifted = g.mul(kept, shifted);
-            label = g.add_scalar(shifted, -1.0);
+            labels = g.add_scalar(shifted, -1.0);
         }
-        (score, label)
+        if classes == 2 {
+            // Logits keep apart what probabilities near 1 do not.
+            let mut along = vec![1; dims.len()];
+            along[axis] = 2;
+            let signs = TensorData::from_f64(g.data_type(output), &along, &[-1.0, 1.0]);
+            let signs = g.constant(signs);
+            let signed = g.mul(output, signs);
+            scores = g.reduce_sum(signed, &[axis]);
+            let positive = g.ints(&[1]);
+            labels = g.op("Gather", &[labels, positive], Builder::along(axis));
+            classes = 1;
+        }
+        let mut order: Vec<usize> = (0..dims.len()).filter(|&other| other != axis).collect();
+        order.push(axis);
+        if classes > 1 {
+            [scores, labels] = [scores, labels].map(|value| g.transpose(value, &order));
+        }
+        (scores, labels, classes)
     } else {
         let (_, expected) = decisions(g, loss, output, target)?;
-        (output, g.indicator(expected, output))
+        (output, g.indicator(expected, output), dims.iter().skip(1).product())
     };
-    let rows = g.value_type(label).elements();
-    Ok(EmittedMetric { kind: StatisticKind::RocAuc { rows }, values: vec![score, label] })
+    let rows = g.value_type(scores).elements() / classes.max(1);
+    let kind = StatisticKind::RocAuc { rows, classes };
+    Ok(EmittedMetric { kind, values: vec![scores, labels] })
 }
 
 /// 1 where a target counts, if the loss ignores some.

@@ -49,9 +49,10 @@ pub enum Metric {
         /// Over which classes.
         average: Average,
     },
-    /// The area under the receiver operating characteristic of two classes, from a histogram of the
-    /// scores: see [`RankHistogram`](cerebro_core::metric::RankHistogram) for its error, which is
-    /// usually below 0.001.
+    /// The area under the receiver operating characteristic, from histograms of the scores: see
+    /// [`RankHistogram`](cerebro_core::metric::RankHistogram) for its error, which is usually below
+    /// 0.001. For more than two classes, and for several outputs of binary losses, the mean of the
+    /// areas of each against the others, over those that have both positive and negative rows.
     RocAuc,
     /// The share of the targets' variance that a regression explains, the mean over the outputs.
     R2,

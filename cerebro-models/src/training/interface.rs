@@ -3,7 +3,7 @@
 use cerebro_core::Statistic;
 use cerebro_core::data::ElementType;
 use cerebro_core::metric::{
-    Average, ClassCount, ClassScore, Determination, Explained, RankHistogram, Score,
+    Average, ClassCount, ClassRanks, ClassScore, Determination, Explained, RankHistogram, Score,
 };
 
 use crate::onnx::{DataType, TensorData};
@@ -130,10 +130,13 @@ pub enum StatisticKind {
         /// The number of classes.
         classes: usize,
     },
-    /// The score of each row, then the label of each: 1, 0, or -1 for a row that does not count.
+    /// The scores of each row, one per class, then whether it is of each: 1, 0, or -1 for a row
+    /// that does not count.
     RocAuc {
         /// The number of rows.
         rows: usize,
+        /// The number of scores of a row.
+        classes: usize,
     },
     /// The mean of each output's targets, then their squares about it, then the squared errors.
     R2 {
@@ -150,7 +153,7 @@ impl StatisticKind {
         match self {
             StatisticKind::Mean | StatisticKind::RootMean | StatisticKind::ExpMean => 2,
             StatisticKind::Score { classes, .. } => 3 * classes,
-            StatisticKind::RocAuc { rows } => 2 * rows,
+            StatisticKind::RocAuc { rows, classes } => 2 * rows * classes,
             StatisticKind::R2 { outputs, .. } => 3 * outputs,
         }
     }
@@ -176,11 +179,14 @@ impl StatisticKind {
                 let classes = (0..classes).map(class).collect();
                 Statistic::Score(ClassScore { score, average, classes })
             }
-            StatisticKind::RocAuc { rows } => {
-                let (scores, labels) = packed.split_at(rows);
-                let counted = scores.iter().zip(labels).filter(|(_, label)| **label >= 0.0);
-                let rows = counted.map(|(score, label)| (*score, *label > 0.5));
-                Statistic::RocAuc(RankHistogram::of(rows))
+            StatisticKind::RocAuc { rows, classes } => {
+                let (scores, labels) = packed.split_at(rows * classes);
+                let of_class = |class: usize| {
+                    let rows = (class..scores.len()).step_by(classes);
+                    let counted = rows.filter(|&row| labels[row] >= 0.0);
+                    RankHistogram::of(counted.map(|row| (scores[row], labels[row] > 0.5)))
+                };
+                Statistic::RocAuc(ClassRanks { classes: (0..classes).map(of_class).collect() })
             }
             StatisticKind::R2 { rows, outputs } => {
                 let value =
