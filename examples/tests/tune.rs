@@ -259,6 +259,30 @@ fn data_and_files_that_are_not_there_are_told_at_the_key_that_names_them() {
 }
 
 #[test]
+fn pretrained_weights_have_to_fit_the_networks_of_the_space() {
+    refuses(
+        "target = \"label\"",
+        "target = \"label\"\npretrained = { file = \"absent.safetensors\" }",
+        "\"absent.safetensors\"",
+        &["cannot read the weights", "absent.safetensors"],
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let model = cerebro_models::nn::mlp(64, &[16], 10).model;
+    model.to_file(folder.path().join("weights.onnx")).unwrap();
+    let of = |pretrained: &str| {
+        let text = file().replace("target = \"label\"", pretrained);
+        Plan::parse("digits.toml", &text, folder.path()).map(drop)
+    };
+    // The space has networks of 32 hidden units too.
+    let refusal = of("target = \"label\"\npretrained = { file = \"weights.onnx\" }").unwrap_err();
+    let text = refusal.to_string();
+    assert!(text.contains("`hidden1.weight` has the shape [16, 64]"), "{text}");
+    let some = "target = \"label\"\npretrained = { file = \"weights.onnx\", \
+                except = [\"hidden*\", \"last.weight\"] }";
+    of(some).unwrap();
+}
+
+#[test]
 fn rungs_above_the_epochs_of_a_trial_are_refused() {
     refuses(
         "kind = \"random\"",

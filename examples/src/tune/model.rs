@@ -9,7 +9,7 @@ use cerebro_models::metric::Metric;
 use cerebro_models::nn::NetworkSpec;
 use cerebro_models::onnx::Model;
 use cerebro_models::training::ParameterGroup;
-use cerebro_models::{Architecture, Trainer};
+use cerebro_models::{Architecture, Pretrained, Trainer};
 
 use super::document::{Fault, Item, Table, suggestion};
 use super::tagged;
@@ -20,7 +20,16 @@ const SAMPLES: u64 = 32;
 /// Reads the model. Files are beneath `folder`.
 pub fn read(table: &Table<'_>, folder: &Path) -> Result<Trainer, Fault> {
     table.only(&[
-        "network", "loss", "metrics", "input", "bind", "target", "output", "freeze", "groups",
+        "network",
+        "pretrained",
+        "loss",
+        "metrics",
+        "input",
+        "bind",
+        "target",
+        "output",
+        "freeze",
+        "groups",
         "defaults",
     ])?;
     let network =
@@ -45,6 +54,9 @@ pub fn read(table: &Table<'_>, folder: &Path) -> Result<Trainer, Fault> {
     }
     if let Some(output) = table.optional::<String>("output")? {
         trainer = trainer.output(output);
+    }
+    if let Some(item) = table.get("pretrained") {
+        trainer = trainer.pretrained(pretrained(&item, folder)?);
     }
     for pattern in table.optional::<Vec<String>>("freeze")?.unwrap_or_default() {
         trainer = trainer.freeze(pattern);
@@ -71,6 +83,20 @@ fn architecture(item: &Item<'_>, folder: &Path) -> Result<Architecture, Fault> {
     }
     let spec: NetworkSpec = tagged::read(item, "builder", "network", &[])?;
     Ok(Architecture::from(spec))
+}
+
+fn pretrained(item: &Item<'_>, folder: &Path) -> Result<Pretrained, Fault> {
+    let table = item.table()?;
+    table.only(&["file", "strip_prefix", "except"])?;
+    let file = table.item_needed("file", "the path of a .safetensors or .onnx file")?;
+    let path = folder.join(file.read::<String>()?);
+    let weights = Pretrained::from_file(path).map_err(|error| file.fault(error.to_string()))?;
+    let weights = match table.optional::<String>("strip_prefix")? {
+        Some(prefix) => weights.strip_prefix(&prefix),
+        None => weights,
+    };
+    let excepted = table.optional::<Vec<String>>("except")?.unwrap_or_default();
+    Ok(excepted.into_iter().fold(weights, Pretrained::except))
 }
 
 fn metrics(table: &Table<'_>) -> Result<Vec<Metric>, Fault> {
