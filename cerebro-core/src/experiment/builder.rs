@@ -10,7 +10,8 @@ use futures::executor::block_on;
 use tracing::Instrument;
 
 use super::driver::Driver;
-use super::handle::Command;
+use super::handle::Request;
+use super::watch::Watchers;
 use super::{ExperimentError, ExperimentHandle, ExperimentResult};
 use crate::backend::Backend;
 use crate::data::Dataset;
@@ -41,6 +42,7 @@ pub struct Experiment {
     pub(super) setup: Setup,
     pub(super) search: Box<dyn Search>,
     pub(super) open: Option<Open>,
+    handle: ExperimentHandle,
 }
 
 /// What the driver needs of an experiment besides its search.
@@ -56,8 +58,8 @@ pub(super) struct Setup {
     pub(super) kept_models: usize,
     pub(super) code_version: String,
     pub(super) observers: Vec<Box<dyn Observer>>,
-    pub(super) handle: ExperimentHandle,
-    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) requests: mpsc::UnboundedReceiver<Request>,
+    pub(super) watchers: Watchers,
 }
 
 impl Experiment {
@@ -68,7 +70,7 @@ impl Experiment {
 
     /// Controls the experiment while it runs.
     pub fn handle(&self) -> ExperimentHandle {
-        self.setup.handle.clone()
+        self.handle.clone()
     }
 
     /// Runs the experiment on `backend` to its end.
@@ -247,7 +249,7 @@ impl ExperimentBuilder {
             Split::Validation,
             "the objective is a validation metric: prepare it with a validation fraction",
         )?;
-        let (handle, commands) = ExperimentHandle::new();
+        let (handle, requests, watchers) = ExperimentHandle::new();
         #[cfg(feature = "store")]
         let open = self.store.map(|(location, purpose)| {
             open(location, purpose, self.lease_expiry.unwrap_or(LEASE_EXPIRY))
@@ -266,10 +268,10 @@ impl ExperimentBuilder {
             kept_models: self.kept_models.unwrap_or(KEPT_MODELS),
             code_version: self.code_version,
             observers: self.observers,
-            handle,
-            commands,
+            requests,
+            watchers,
         };
-        Ok(Experiment { setup, search, open })
+        Ok(Experiment { setup, search, open, handle })
     }
 }
 

@@ -6,15 +6,21 @@
 //! [observers](crate::observe) everything. It waits for whatever happens first and never polls.
 
 mod builder;
+mod command;
 mod driver;
 mod error;
 mod handle;
 mod ledger;
 mod result;
+mod status;
 mod trial;
+mod watch;
 
 pub use builder::{Experiment, ExperimentBuilder};
+pub use command::{Answer, Command, ControlError, Priority, Start};
 pub use error::{ExperimentError, Interruption};
-pub use handle::ExperimentHandle;
+pub use handle::{ExperimentHandle, Reply};
 pub use result::ExperimentResult;
-pub use trial::{EpochRecord, TrialRecord};
+pub use status::{ExperimentStatus, TrialOverview};
+pub use trial::{EpochRecord, InheritedState, TrialRecord};
+pub use watch::EventStream;

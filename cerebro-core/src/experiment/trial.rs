@@ -43,6 +43,24 @@ pub struct TrialRecord {
     pub history: Vec<EpochRecord>,
     /// The place in `history` of the epoch with the best value.
     pub best: Option<usize>,
+    /// The trial that it was cloned from, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TrialId>,
+    /// The States of other trials that it took over, in order: at its start if it is a clone with
+    /// weights, later if the search had it exploit a better trial.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inherited: Vec<InheritedState>,
+}
+
+/// A State that a trial took over from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InheritedState {
+    /// The epochs that the trial had completed by then.
+    pub epoch: u32,
+    /// The trial that the State is of.
+    pub source: TrialId,
+    /// The epoch of that trial after which it had this State; none if it had itself taken it over.
+    pub source_epoch: Option<u32>,
 }
 
 impl TrialRecord {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{UnitReport, WorkerInfo};
 use crate::config::Config;
 use crate::data::PartitionInfo;
-use crate::experiment::TrialRecord;
+use crate::experiment::{Command, TrialRecord};
 use crate::id::{PartitionId, TrialId, Unit, WorkerId};
 use crate::metric::{Metrics, Objective};
 use crate::seed::Seed;
@@ -180,6 +180,18 @@ pub enum Event {
         trial: TrialId,
         /// The new status.
         status: TrialStatus,
+    },
+    /// A person asked for something, and it was done. What follows from it is told too.
+    Commanded {
+        /// What was asked for.
+        command: Command,
+    },
+    /// A person changed how much there is to do.
+    PlanChanged {
+        /// The epochs that a trial trains at most.
+        epochs: u32,
+        /// The number of trials that the search starts in all, if it knows.
+        trials: Option<u64>,
     },
     /// The experiment ended.
     ExperimentEnded {

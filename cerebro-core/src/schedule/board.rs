@@ -51,7 +51,9 @@ pub(super) struct Job {
     pub(super) location: u32,
     /// The partition that a fixed visit order wants next, or `NONE` where any will do.
     pub(super) fixed: u32,
-    /// The place in the order of those ready: seconds of remaining work, times the bias.
+    /// What a user multiplies its place in the order by; 1 unless told otherwise.
+    pub(super) weight: f64,
+    /// The place in the order of those ready: seconds of remaining work, times weight and bias.
     priority: f64,
     /// What a look ahead multiplies the priority by; 1 on the real board.
     pub(super) bias: f64,
@@ -210,6 +212,7 @@ impl Board {
             open_weight: 0.0,
             location: NONE,
             fixed: NONE,
+            weight: 1.0,
             priority: 0.0,
             bias: 1.0,
             ready: false,
@@ -558,7 +561,7 @@ impl Board {
         if !state.active || !startable {
             return;
         }
-        let priority = self.remaining(job) * state.bias;
+        let priority = self.remaining(job) * state.weight * state.bias;
         let at = self.place(priority, job as u32);
         self.ready.insert(at, (priority, job as u32));
         self.fresh_jobs.push(job as u32);

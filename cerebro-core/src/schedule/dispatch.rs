@@ -146,7 +146,8 @@ impl Dispatcher {
         for unit in soon {
             let job = &board.jobs[unit.job as usize];
             if job.has_work() && job.phase == Phase::Training && job.training_left > 1 {
-                let urgency = board.remaining(unit.job as usize) * job.bias + unit.wait;
+                let remaining = board.remaining(unit.job as usize);
+                let urgency = remaining * job.weight * job.bias + unit.wait;
                 let node = JobNode { job: unit.job, partition: NONE, urgency, can_start: false };
                 self.jobs.push(node);
             }

@@ -123,6 +123,10 @@ impl<S: Search> Search for Asha<S> {
         ask
     }
 
+    fn planned(&self) -> Option<u64> {
+        self.inner.planned()
+    }
+
     fn tell(&mut self, report: &EpochReport) -> Decision {
         match self.inner.tell(report) {
             Decision::Continue => self.ladder.tell(report),
@@ -154,6 +158,10 @@ impl<S: Search> Search for Asha<S> {
 
     fn may_take_over(&self, source: TrialId) -> bool {
         self.inner.may_take_over(source)
+    }
+
+    fn space(&self) -> Option<&Space> {
+        self.inner.space()
     }
 
     fn max_epochs(&self) -> Option<u32> {

@@ -190,6 +190,10 @@ impl<S: Search> Search for SuccessiveHalving<S> {
         self.inner.may_take_over(source)
     }
 
+    fn space(&self) -> Option<&Space> {
+        self.inner.space()
+    }
+
     fn max_epochs(&self) -> Option<u32> {
         Some(self.bracket.rungs.max_epochs())
     }

@@ -172,6 +172,10 @@ impl<S: Search> Search for Hyperband<S> {
         self.inner.may_take_over(source)
     }
 
+    fn space(&self) -> Option<&Space> {
+        self.inner.space()
+    }
+
     fn max_epochs(&self) -> Option<u32> {
         Some(self.plan.rungs.max_epochs())
     }

@@ -134,6 +134,10 @@ impl<S: Search> Search for MedianStopping<S> {
         self.inner.may_take_over(source)
     }
 
+    fn space(&self) -> Option<&Space> {
+        self.inner.space()
+    }
+
     fn max_epochs(&self) -> Option<u32> {
         self.inner.max_epochs()
     }

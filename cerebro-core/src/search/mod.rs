@@ -199,6 +199,11 @@ pub trait Search: Send + fmt::Debug {
         false
     }
 
+    /// The space that Configs are taken from, if there is one: what a user adds is to be in it.
+    fn space(&self) -> Option<&Space> {
+        None
+    }
+
     /// How many epochs the search gives a trial at most; `None` if that is for the experiment to say.
     fn max_epochs(&self) -> Option<u32> {
         None
@@ -251,6 +256,10 @@ impl Search for Box<dyn Search> {
 
     fn may_take_over(&self, source: TrialId) -> bool {
         self.as_ref().may_take_over(source)
+    }
+
+    fn space(&self) -> Option<&Space> {
+        self.as_ref().space()
     }
 
     fn max_epochs(&self) -> Option<u32> {

@@ -184,6 +184,10 @@ impl Search for Population {
         Ask::Start(config)
     }
 
+    fn planned(&self) -> Option<u64> {
+        Some(self.size)
+    }
+
     fn tell(&mut self, report: &EpochReport) -> Decision {
         let trial = report.trial;
         let Some(member) = self.members.get_mut(&trial) else { return Decision::Continue };
@@ -208,6 +212,10 @@ impl Search for Population {
 
     fn may_take_over(&self, source: TrialId) -> bool {
         self.members.contains_key(&source)
+    }
+
+    fn space(&self) -> Option<&Space> {
+        Some(&self.space)
     }
 
     fn narrow(&mut self, space: &Space) -> Result<(), SearchError> {

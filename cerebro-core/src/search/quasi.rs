@@ -45,9 +45,17 @@ impl Search for QuasiRandom {
         Ask::Start(config)
     }
 
+    fn planned(&self) -> Option<u64> {
+        Some(self.trials)
+    }
+
     fn extend(&mut self, trials: u64) -> Result<(), SearchError> {
         self.trials += trials;
         Ok(())
+    }
+
+    fn space(&self) -> Option<&Space> {
+        Some(&self.space)
     }
 
     fn narrow(&mut self, space: &Space) -> Result<(), SearchError> {

@@ -50,6 +50,10 @@ impl Search for Random {
         Ok(())
     }
 
+    fn space(&self) -> Option<&Space> {
+        Some(&self.space)
+    }
+
     fn narrow(&mut self, space: &Space) -> Result<(), SearchError> {
         self.space = space.clone();
         Ok(())

@@ -140,6 +140,14 @@ impl<S: Search> Search for StopWhen<S> {
         self.inner.added(trial, config);
     }
 
+    fn may_take_over(&self, source: TrialId) -> bool {
+        self.watch.over.is_none() && self.inner.may_take_over(source)
+    }
+
+    fn space(&self) -> Option<&Space> {
+        self.inner.space()
+    }
+
     fn max_epochs(&self) -> Option<u32> {
         self.inner.max_epochs()
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::data::TensorSpec;
-use crate::experiment::EpochRecord;
+use crate::experiment::{Command, EpochRecord};
 use crate::id::{PartitionId, Split, TrialId};
 use crate::metric::Objective;
 use crate::observe::TrialStatus;
@@ -27,6 +27,8 @@ pub(crate) enum Record {
     TookOver { trial: TrialId, version: u64, checkpoint: Option<Checkpoint> },
     /// A trial will train no more.
     Ended { trial: TrialId, status: TrialStatus, ending: Ending },
+    /// A person asked for something, and it was done.
+    Commanded { command: Command },
 }
 
 /// A State in the store.

@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::channel::mpsc;
+use futures::channel::{mpsc, oneshot};
 
 use super::{Driver, chain, tell};
-use crate::experiment::Interruption;
+use crate::experiment::{Answer, ControlError, Interruption};
 use crate::observe::Event;
 use crate::store::{Archive, Keeper, Opened, Record, Said, StoreError};
 
@@ -22,8 +22,12 @@ pub(super) struct Durable {
     appended: u64,
     confirmed: u64,
     held: VecDeque<(u64, Duration, Event)>,
+    /// What came of commands, for those who gave them.
+    answers: VecDeque<(u64, oneshot::Sender<Answered>, Answered)>,
     trouble: Option<String>,
 }
+
+type Answered = Result<Answer, ControlError>;
 
 struct Store {
     keeper: Arc<dyn Keeper>,
@@ -73,6 +77,25 @@ impl Durable {
         self.held.pop_front().map(|(_, at, event)| (at, event))
     }
 
+    /// Keeps an answer until everything that was appended before is durable.
+    pub(super) fn answer(&mut self, to: oneshot::Sender<Answered>, answer: Answered) {
+        self.answers.push_back((self.appended, to, answer));
+    }
+
+    /// Gives the answers that may be given now.
+    fn give_answers(&mut self) {
+        while self.answers.front().is_some_and(|(after, ..)| *after <= self.confirmed) {
+            let Some((_, to, answer)) = self.answers.pop_front() else { return };
+            // Who asked may not care any more.
+            let _ = to.send(answer);
+        }
+    }
+
+    /// Why nothing is taken in at present.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.clone()
+    }
+
     /// Whether everything is durable, as far as there is a store.
     pub(super) fn is_settled(&self) -> bool {
         self.confirmed == self.appended && self.trouble.is_none()
@@ -115,6 +138,12 @@ impl Driver {
                 self.tell_now(&Event::StoreRecovered);
             }
             Said::Ousted(error) => {
+                self.durable.give_answers();
+                for (_, to, answer) in self.durable.answers.drain(..) {
+                    let reason = error.to_string();
+                    // What was refused has changed nothing, durable or not.
+                    let _ = to.send(answer.and(Err(ControlError::NotDurable { reason })));
+                }
                 let lost = self.durable.appended - self.durable.confirmed;
                 self.durable.confirmed = self.durable.appended;
                 self.durable.trouble = None;
@@ -137,5 +166,6 @@ impl Driver {
         while let Some((at, event)) = self.durable.released() {
             tell(&mut self.experiment.observers, at, &event, &mut self.summary);
         }
+        self.durable.give_answers();
     }
 }

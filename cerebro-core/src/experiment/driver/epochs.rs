@@ -11,7 +11,7 @@ use crate::experiment::{ExperimentError, Interruption};
 use crate::id::{PartitionId, TrialId};
 use crate::metric::Metrics;
 use crate::observe::{Event, TrialStatus};
-use crate::search::{Decision, Ending};
+use crate::search::Ending;
 use crate::state::State;
 use crate::store::{Archive, Checkpoint, Record, StoreError, Takeover};
 
@@ -127,17 +127,18 @@ impl Driver {
         };
         let decision = self.ledger.search.tell(&report);
         let max_epochs = report.max_epochs;
-        self.commit(&Record::Told { trial: id, max_epochs, decision: decision.clone() });
+        let before = self.ledger.trials[&id].record.status.clone();
+        self.commit(&Record::Told { trial: id, max_epochs, decision });
         let trial = &self.ledger.trials[&id];
         let status = trial.record.status.clone();
-        match (&status, decision) {
-            (TrialStatus::Running, _) if trial.failed.is_some() => {}
-            (TrialStatus::Running, Decision::Exploit { .. }) => self.take_over(id),
-            (TrialStatus::Running, _) => self.scheduler.resume(id)?,
-            (TrialStatus::Stopped, _) => self.scheduler.stop(id)?,
-            _ => {}
+        if status == TrialStatus::Stopped {
+            self.scheduler.stop(id)?;
+        } else if !status.is_final() && trial.failed.is_none() && trial.takeover.is_some() {
+            self.take_over(id);
+        } else {
+            self.let_go_on(id)?;
         }
-        if status != TrialStatus::Running {
+        if status != before {
             self.tell(Event::TrialStatus { trial: id, status });
         }
         Ok(())
@@ -180,9 +181,11 @@ impl Driver {
         match taken {
             Ok(checkpoint) => {
                 self.commit(&Record::TookOver { trial: id, version, checkpoint });
-                self.tell(Event::TrialExploited { trial: id, source, config });
-                self.scheduler.resume(id)?;
-                Ok(())
+                // A clone has told where its weights are from when it started.
+                if !self.ledger.trials[&id].record.history.is_empty() {
+                    self.tell(Event::TrialExploited { trial: id, source, config });
+                }
+                self.let_go_on(id)
             }
             Err(ExperimentError::Store(
                 error @ (StoreError::TakenOver { .. } | StoreError::Closed),
@@ -196,7 +199,7 @@ impl Driver {
 }
 
 /// The State of a trial, from the backend or else from the store.
-async fn found(
+pub(super) async fn found(
     backend: &dyn Backend,
     trial: TrialId,
     version: u64,

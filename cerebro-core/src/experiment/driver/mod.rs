@@ -1,5 +1,6 @@
 //! The driver: the event loop of an experiment.
 
+mod control;
 mod durable;
 mod epochs;
 mod finish;
@@ -20,7 +21,7 @@ use futures::{FutureExt, StreamExt};
 
 use self::durable::Durable;
 use super::builder::Setup;
-use super::handle::Command;
+use super::handle::Request;
 use super::ledger::Ledger;
 use super::result::ExperimentResult;
 use super::{ExperimentError, Interruption};
@@ -42,7 +43,11 @@ enum Happening {
     HoldersAwaited(Result<(), BackendError>),
     Worker(WorkerEvent),
     Store(Said),
-    Command(Command),
+    /// The State that a trial goes on from is with the backend again, in so many bytes.
+    StateBrought(TrialId, Result<u64, ExperimentError>),
+    Request(Request),
+    /// Nobody can control the experiment any more.
+    HandlesGone,
 }
 
 /// A unit on a worker.
@@ -67,6 +72,8 @@ pub(super) struct Driver {
     awaiting_holders: Option<BoxFuture<'static, Happening>>,
     /// How often each unit was lost with its worker.
     losses: HashMap<Unit, u32>,
+    /// Whether somebody can control the experiment.
+    controlled: bool,
     stopping: bool,
     begun: Instant,
     summary: Summary,
@@ -88,8 +95,9 @@ impl Driver {
 
     async fn work(&mut self) -> Result<(), Interruption> {
         loop {
+            self.take_requests()?;
             // While the store cannot take anything in, nothing new begins.
-            if !self.stopping && !self.durable.is_in_trouble() {
+            if !self.stopping && !self.ledger.paused && !self.durable.is_in_trouble() {
                 self.settle()?;
                 self.start_units();
             }
@@ -134,8 +142,10 @@ impl Driver {
 
     async fn next(&mut self) -> Happening {
         poll_fn(|context| {
-            if let Poll::Ready(Some(command)) = self.experiment.commands.poll_next_unpin(context) {
-                return Poll::Ready(Happening::Command(command));
+            if self.controlled
+                && let Poll::Ready(request) = self.experiment.requests.poll_next_unpin(context)
+            {
+                return Poll::Ready(request.map_or(Happening::HandlesGone, Happening::Request));
             }
             if let Poll::Ready(said) = self.durable.poll_said(context) {
                 return Poll::Ready(Happening::Store(said));
@@ -169,12 +179,9 @@ impl Driver {
             Happening::HoldersAwaited(awaited) => self.holders_awaited(awaited)?,
             Happening::Worker(event) => self.worker_event(event)?,
             Happening::Store(said) => self.store_said(said)?,
-            Happening::Command(Command::Stop) => {
-                self.stopping = true;
-                for running in self.running.values() {
-                    running.cancellation.cancel();
-                }
-            }
+            Happening::StateBrought(trial, brought) => self.state_brought(trial, brought)?,
+            Happening::Request(request) => self.requested(request)?,
+            Happening::HandlesGone => self.controlled = false,
         }
         Ok(())
     }

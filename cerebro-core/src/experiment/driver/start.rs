@@ -15,9 +15,9 @@ use super::{Driver, chain, tell};
 use crate::backend::{Backend, Job, WorkerEvent, WorkerInfo};
 use crate::experiment::builder::Setup;
 use crate::experiment::ledger::{Ledger, Order};
-use crate::experiment::{Experiment, ExperimentError};
+use crate::experiment::{Command, Experiment, ExperimentError};
 use crate::id::TrialId;
-use crate::observe::{Event, Summary, TrialStatus};
+use crate::observe::{Event, Summary};
 use crate::schedule::{PartitionSpec, Policy, Scheduler, TrialProgress, TrialSpec};
 use crate::search::Search;
 use crate::store::{
@@ -31,7 +31,8 @@ impl Driver {
         backend: Arc<dyn Backend>,
     ) -> Result<Self, ExperimentError> {
         let begun = Instant::now();
-        let Experiment { setup: mut experiment, search, open } = experiment;
+        // The driver keeps no handle: it is to know when nobody else has one.
+        let Experiment { setup: mut experiment, search, open, .. } = experiment;
         let specs: Vec<PartitionSpec> = experiment
             .dataset
             .partitions()
@@ -63,6 +64,7 @@ impl Driver {
             running: HashMap::new(),
             pending: FuturesUnordered::new(),
             worker_events,
+            controlled: true,
             stopping: false,
             begun,
             summary,
@@ -93,6 +95,12 @@ impl Driver {
         if records == 0 {
             return Ok(());
         }
+        let held = self.ledger.trials.values().filter(|trial| trial.held);
+        let held: Vec<String> = held.map(|trial| trial.record.id.to_string()).collect();
+        if !held.is_empty() {
+            let held = held.join(", ");
+            self.summary.warnings.push(format!("{held}: paused by a person, and still so"));
+        }
         let trials = self.ledger.trials.values().map(|trial| trial.record.clone()).collect();
         let warnings = self.summary.warnings.clone();
         self.tell(Event::ExperimentResumed { trials, warnings });
@@ -103,21 +111,23 @@ impl Driver {
             .filter(|(_, trial)| !trial.record.status.is_final())
             .map(|(&id, _)| id)
             .collect();
+        // Those that went on after they had ended are among the unfinished ones.
+        self.ledger.revived();
         for id in unfinished {
             self.take_up_trial(id).await?;
+        }
+        // Who resumes an experiment wants it to go on.
+        if self.ledger.paused {
+            self.commit(&Record::Commanded { command: Command::ResumeAll });
+            self.tell(Event::Commanded { command: Command::ResumeAll });
         }
         Ok(())
     }
 
     async fn take_up_trial(&mut self, id: TrialId) -> Result<(), ExperimentError> {
+        let spec = self.spec_of(id);
         let trial = &self.ledger.trials[&id];
-        let mut spec = TrialSpec::new(id, trial.epochs, trial.record.seed);
-        spec.cost_per_row = self.experiment.model.cost_per_row(&trial.record.config);
-        let epochs = trial.record.history.iter().map(|epoch| epoch.visit_order.clone()).collect();
-        spec.completed = Some(TrialProgress { epochs, ..TrialProgress::default() });
-        let waits = trial.record.status == TrialStatus::Paused
-            || trial.has_outcome()
-            || trial.takeover.is_some();
+        let (waits, priority) = (trial.rests(), trial.priority);
         let version = trial.version;
         let newest = trial.checkpoints.iter().find(|checkpoint| checkpoint.version == version);
         let archive = self.durable.archive();
@@ -129,6 +139,7 @@ impl Driver {
         };
         let takes_over = trial.takeover.is_some();
         self.scheduler.add_trial(&spec)?;
+        self.scheduler.set_priority(id, priority.level())?;
         if waits {
             self.scheduler.pause(id)?;
         }
@@ -152,6 +163,18 @@ impl Driver {
             self.take_over(id);
         }
         Ok(())
+    }
+}
+
+impl Driver {
+    /// A trial with what it has trained so far, for the scheduler.
+    pub(super) fn spec_of(&self, id: TrialId) -> TrialSpec {
+        let trial = &self.ledger.trials[&id];
+        let mut spec = TrialSpec::new(id, trial.epochs, trial.record.seed);
+        spec.cost_per_row = self.experiment.model.cost_per_row(&trial.record.config);
+        let epochs = trial.record.history.iter().map(|epoch| epoch.visit_order.clone()).collect();
+        spec.completed = Some(TrialProgress { epochs, ..TrialProgress::default() });
+        spec
     }
 }
 

@@ -43,12 +43,16 @@ impl Driver {
         Ok(())
     }
 
-    fn add_trial(&mut self, id: TrialId, config: &Config) -> Result<(), Interruption> {
-        let seed = self.ledger.trials[&id].record.seed;
-        self.tell(Event::TrialStarted { trial: id, config: config.clone(), seed, parent: None });
+    pub(super) fn add_trial(&mut self, id: TrialId, config: &Config) -> Result<(), Interruption> {
+        let trial = &self.ledger.trials[&id];
+        let (seed, parent, rests) = (trial.record.seed, trial.record.parent, trial.rests());
+        self.tell(Event::TrialStarted { trial: id, config: config.clone(), seed, parent });
         let mut spec = TrialSpec::new(id, self.ledger.trials[&id].epochs, seed);
         spec.cost_per_row = self.experiment.model.cost_per_row(config);
         self.scheduler.add_trial(&spec)?;
+        if rests {
+            self.scheduler.pause(id)?;
+        }
         if let Err(error) = self.experiment.model.check(config) {
             self.fail_trial(id, chain(&error))?;
         }
@@ -58,8 +62,16 @@ impl Driver {
     fn resume(&mut self, id: TrialId) -> Result<(), Interruption> {
         let trial = self.ledger.trials.get(&id);
         if trial.is_some_and(|trial| trial.record.status == TrialStatus::Running) {
-            self.scheduler.resume(id)?;
+            self.let_go_on(id)?;
             self.tell(Event::TrialStatus { trial: id, status: TrialStatus::Running });
+        }
+        Ok(())
+    }
+
+    /// Lets units of a trial start, unless it waits for something else than workers.
+    pub(super) fn let_go_on(&mut self, id: TrialId) -> Result<(), Interruption> {
+        if self.ledger.trials.get(&id).is_some_and(|trial| !trial.rests()) {
+            self.scheduler.resume(id)?;
         }
         Ok(())
     }

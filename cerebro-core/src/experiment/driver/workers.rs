@@ -28,6 +28,9 @@ impl Driver {
         if self.stopping {
             return Ok(Standstill::End);
         }
+        if self.ledger.paused && self.controlled {
+            return Ok(Standstill::Wait);
+        }
         let stalls = self.scheduler.stalled();
         if !stalls.is_empty() {
             let partitions: Vec<PartitionId> = stalls.iter().map(|stall| stall.partition).collect();
@@ -36,6 +39,15 @@ impl Driver {
                 async move { Happening::HoldersAwaited(backend.await_holders(&partitions).await) };
             self.awaiting_holders = Some(awaiting.boxed());
             return Ok(Standstill::Wait);
+        }
+        if self.ledger.paused || self.ledger.holds_trials() {
+            if self.controlled {
+                return Ok(Standstill::Wait);
+            }
+            let left = "trials that a person paused are left, and nobody can resume them any more";
+            self.summary.warnings.push(left.to_owned());
+            self.stopping = true;
+            return Ok(Standstill::End);
         }
         if self.ledger.exhausted || self.ledger.asking {
             Ok(Standstill::End)

@@ -160,6 +160,12 @@ impl Status {
                 self.standings.value(&self.objective, *trial, *value, *epoch);
             }
             Event::TrialStatus { trial, status } => self.trials.status(*trial, status),
+            Event::PlanChanged { epochs, trials } => {
+                let more = u64::from(epochs.saturating_sub(self.epochs)) * self.partitions;
+                self.trials.extend(more);
+                self.epochs = *epochs;
+                self.planned = *trials;
+            }
             _ => {}
         }
     }
@@ -284,6 +290,17 @@ impl Trials {
     fn go_on(&mut self, trial: TrialId, units: u64) {
         self.left += units;
         self.running.insert(trial, units);
+    }
+
+    /// Every trial under way has so many units more to do.
+    fn extend(&mut self, units: u64) {
+        for left in self.running.values_mut() {
+            *left += units;
+            self.left += units;
+        }
+        for left in self.paused.values_mut() {
+            *left += units;
+        }
     }
 
     fn unit_done(&mut self, trial: TrialId) {

@@ -237,7 +237,9 @@ impl History {
             Event::WorkerDraining { .. }
             | Event::UnitProgress { .. }
             | Event::StoreFailing { .. }
-            | Event::StoreRecovered => {}
+            | Event::StoreRecovered
+            | Event::Commanded { .. } => {}
+            Event::PlanChanged { epochs, .. } => self.epochs = *epochs,
         }
     }
 
@@ -245,7 +247,7 @@ impl History {
     fn taken_up(&mut self, at: Duration, record: &TrialRecord) {
         let history = TrialHistory {
             config: Config::clone(&record.config),
-            parent: None,
+            parent: record.parent,
             status: TrialStatus::Running,
             started: at,
             ended: None,

@@ -175,6 +175,10 @@ impl Search for Tpe {
         Ask::Start(config)
     }
 
+    fn planned(&self) -> Option<u64> {
+        Some(self.trials)
+    }
+
     fn tell(&mut self, report: &EpochReport) -> Decision {
         self.history.tell(report);
         Decision::Continue
@@ -191,6 +195,10 @@ impl Search for Tpe {
     fn extend(&mut self, trials: u64) -> Result<(), SearchError> {
         self.trials += trials;
         Ok(())
+    }
+
+    fn space(&self) -> Option<&Space> {
+        Some(&self.space)
     }
 
     fn narrow(&mut self, space: &Space) -> Result<(), SearchError> {

@@ -5,11 +5,15 @@
 //! resumes; while it runs, it applies each record, appends it to the journal, and sees to what
 //! follows from it.
 
+mod control;
+mod states;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::command::Priority;
 use super::result::best_first;
-use super::trial::TrialRecord;
+use super::trial::{EpochRecord, InheritedState, TrialRecord};
 use crate::config::Config;
 use crate::id::{PartitionId, TrialId};
 use crate::metric::{Metrics, Objective};
@@ -18,7 +22,7 @@ use crate::search::{Ask, Decision, EpochReport, Search};
 use crate::seed::Seed;
 use crate::store::{Checkpoint, Record, StoreError, Takeover};
 
-use super::trial::EpochRecord;
+pub(super) use self::states::Needed;
 
 /// In which order the search is told what comes out of trials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,10 @@ pub(super) struct Trial {
     /// Its States in the store.
     pub(super) checkpoints: Vec<Checkpoint>,
     pub(super) current: CurrentEpoch,
+    /// Whether the search paused it, and whether a person did.
+    waits: bool,
+    pub(super) held: bool,
+    pub(super) priority: Priority,
 }
 
 /// What is known of an epoch that is under way, and of its State.
@@ -65,18 +73,22 @@ pub(super) struct CurrentEpoch {
     pub(super) finished: Option<EpochRecord>,
     /// The State after the epoch, once it is in the store.
     pub(super) checkpoint: Option<Checkpoint>,
-}
-
-/// Which States of a trial are needed: those from `from` on and those in `keep`.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Needed {
-    pub(super) from: u64,
-    pub(super) keep: Vec<u64>,
+    /// Whether the State is on its way from the store.
+    pub(super) awaits_state: bool,
 }
 
 impl Trial {
     pub(super) fn has_outcome(&self) -> bool {
         self.failed.is_some() || self.record.history.len() > self.told
+    }
+
+    /// Whether its next unit has to wait for something else than a worker.
+    pub(super) fn rests(&self) -> bool {
+        self.record.status != TrialStatus::Running
+            || self.has_outcome()
+            || self.takeover.is_some()
+            || self.current.finished.is_some()
+            || self.current.awaits_state
     }
 }
 
@@ -106,6 +118,10 @@ pub(super) struct Ledger {
     pub(super) asking: bool,
     /// Whether the search will start and resume nothing any more.
     pub(super) exhausted: bool,
+    /// Whether a person paused everything.
+    pub(super) paused: bool,
+    /// Trials that had ended and go on, for the driver to see to.
+    revived: Vec<TrialId>,
 }
 
 impl Ledger {
@@ -133,6 +149,8 @@ impl Ledger {
             touched: Vec::new(),
             asking: true,
             exhausted: false,
+            paused: false,
+            revived: Vec::new(),
         }
     }
 
@@ -205,6 +223,11 @@ impl Ledger {
                     return differs(format!("{decision:?}"), format!("{found:?}"));
                 }
             }
+            Record::Commanded { command } => {
+                if let Err(error) = self.command_search(command) {
+                    return differs(format!("that it could {command}"), format!("{error}"));
+                }
+            }
             _ => {}
         }
         self.apply(record);
@@ -216,7 +239,7 @@ impl Ledger {
         match record {
             Record::Asked { next, answer } => match answer {
                 Ask::Start(config) => self.begin(*next, config),
-                Ask::Resume(trial) => self.resume(*trial),
+                Ask::Resume(trial) => self.change_pause(*trial, |trial| trial.waits = false),
                 Ask::Stop(trial) => self.end(*trial, TrialStatus::Stopped),
                 Ask::Wait => self.asking = false,
                 Ask::Finished => {
@@ -236,6 +259,7 @@ impl Ledger {
                 self.take_turn(*trial);
                 self.end(*trial, status.clone());
             }
+            Record::Commanded { command } => self.obey(command),
         }
     }
 
@@ -253,6 +277,8 @@ impl Ledger {
             status: TrialStatus::Running,
             history: Vec::new(),
             best: None,
+            parent: None,
+            inherited: Vec::new(),
         };
         let due = self.now + 1;
         let trial = Trial {
@@ -267,15 +293,29 @@ impl Ledger {
             pinned: Vec::new(),
             checkpoints: Vec::new(),
             current: CurrentEpoch::default(),
+            waits: false,
+            held: false,
+            priority: Priority::default(),
         };
         self.trials.insert(id, trial);
         self.running.insert((due, id));
     }
 
-    fn resume(&mut self, id: TrialId) {
+    /// Changes who lets a trial wait. It has a place among those that run, a new one when it goes
+    /// on, while nobody does.
+    fn change_pause(&mut self, id: TrialId, change: impl FnOnce(&mut Trial)) {
         let due = self.now + 1;
         let Some(trial) = self.trials.get_mut(&id) else { return };
-        if trial.record.status == TrialStatus::Paused {
+        if trial.record.status.is_final() {
+            return;
+        }
+        let waited = trial.waits || trial.held;
+        change(trial);
+        let waits = trial.waits || trial.held;
+        if waits && !waited {
+            trial.record.status = TrialStatus::Paused;
+            self.running.remove(&(trial.due, id));
+        } else if waited && !waits {
             trial.record.status = TrialStatus::Running;
             trial.due = due;
             self.running.insert((due, id));
@@ -334,27 +374,40 @@ impl Ledger {
         }
         match decision {
             Decision::Continue => {}
-            Decision::Pause => {
-                trial.record.status = TrialStatus::Paused;
-                self.running.remove(&(trial.due, id));
-            }
+            Decision::Pause => self.change_pause(id, |trial| trial.waits = true),
             Decision::Stop => self.end(id, TrialStatus::Stopped),
             Decision::Exploit { source, config } => {
                 let (source, config) = (*source, config.clone());
-                let Some(from) = self.trials.get_mut(&source) else { return };
+                let Some(from) = self.trials.get(&source) else { return };
                 let version = from.told_version;
-                from.pinned.push(version);
-                if let Some(trial) = self.trials.get_mut(&id) {
-                    trial.takeover = Some(Takeover { source, version, config });
-                }
+                self.take_over_from(id, Takeover { source, version, config });
             }
         }
     }
 
+    /// The trial is about to take a State over, which is kept until it has it.
+    fn take_over_from(&mut self, id: TrialId, takeover: Takeover) {
+        let Some(from) = self.trials.get_mut(&takeover.source) else { return };
+        from.pinned.push(takeover.version);
+        if let Some(trial) = self.trials.get_mut(&id) {
+            trial.takeover = Some(takeover);
+        }
+    }
+
     fn took_over(&mut self, id: TrialId, version: u64, checkpoint: Option<&Checkpoint>) {
+        let source = self.trials.get(&id).and_then(|trial| trial.takeover.as_ref());
+        let source_epoch = source.and_then(|takeover| {
+            let history = &self.trials.get(&takeover.source)?.record.history;
+            Some(history.iter().find(|epoch| epoch.version == takeover.version)?.epoch)
+        });
         let Some(trial) = self.trials.get_mut(&id) else { return };
         let Some(takeover) = trial.takeover.take() else { return };
         trial.record.config = Arc::new(takeover.config.clone());
+        trial.record.inherited.push(InheritedState {
+            epoch: trial.record.history.len() as u32,
+            source: takeover.source,
+            source_epoch,
+        });
         trial.version = version;
         trial.told_version = version;
         trial.checkpoints.extend(checkpoint.cloned());
@@ -395,48 +448,5 @@ impl Ledger {
         if let Some(takeover) = takeover {
             self.unpin(&takeover);
         }
-    }
-
-    /// The trials that may need fewer States than when this was last called.
-    pub(super) fn touched(&mut self) -> Vec<TrialId> {
-        let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_unstable();
-        touched.dedup();
-        touched
-    }
-
-    /// The States that a trial needs: to go on, to be taken over by another, to be the result.
-    pub(super) fn needed(&self, id: TrialId) -> Needed {
-        let trial = &self.trials[&id];
-        let best = trial.record.best_epoch().map(|epoch| epoch.version);
-        let mut keep = trial.pinned.clone();
-        if !trial.record.status.is_final() {
-            keep.extend(best);
-            keep.push(trial.told_version);
-            return Needed { from: trial.version, keep };
-        }
-        if self.kept.contains(&id) {
-            keep.extend(best);
-            keep.extend(trial.record.history.last().map(|epoch| epoch.version));
-        }
-        if self.search.may_take_over(id) {
-            keep.push(trial.told_version);
-        }
-        Needed { from: u64::MAX, keep }
-    }
-
-    /// The checkpoints of a trial that are not needed any more; they are forgotten here.
-    pub(super) fn superseded(&mut self, id: TrialId) -> Vec<Checkpoint> {
-        let Needed { keep, .. } = self.needed(id);
-        let Some(trial) = self.trials.get_mut(&id) else { return Vec::new() };
-        // A trial that goes on starts from its newest checkpoint when it is resumed.
-        let goes_on = !trial.record.status.is_final();
-        let newest = trial.checkpoints.last().map(|newest| newest.version).filter(|_| goes_on);
-        let needed = |checkpoint: &Checkpoint| {
-            keep.contains(&checkpoint.version) || Some(checkpoint.version) == newest
-        };
-        let (kept, superseded) = trial.checkpoints.drain(..).partition(needed);
-        trial.checkpoints = kept;
-        superseded
     }
 }
