@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 use super::driver::Driver;
 use super::handle::Request;
-use super::watch::Watchers;
+use super::watch::EndsWatch;
 use super::{ExperimentError, ExperimentHandle, ExperimentResult};
 use crate::backend::Backend;
 use crate::data::Dataset;
@@ -59,7 +59,7 @@ pub(super) struct Setup {
     pub(super) code_version: String,
     pub(super) observers: Vec<Box<dyn Observer>>,
     pub(super) requests: mpsc::UnboundedReceiver<Request>,
-    pub(super) watchers: Watchers,
+    pub(super) _watch: EndsWatch,
 }
 
 impl Experiment {
@@ -256,6 +256,8 @@ impl ExperimentBuilder {
         });
         #[cfg(not(feature = "store"))]
         let open = None;
+        let mut observers = self.observers;
+        observers.push(Box::new(watchers.clone()));
         let setup = Setup {
             name: self.name.unwrap_or_else(|| "experiment".to_owned()),
             dataset,
@@ -267,9 +269,9 @@ impl ExperimentBuilder {
             concurrency: self.concurrency,
             kept_models: self.kept_models.unwrap_or(KEPT_MODELS),
             code_version: self.code_version,
-            observers: self.observers,
+            observers,
             requests,
-            watchers,
+            _watch: EndsWatch(watchers),
         };
         Ok(Experiment { setup, search, open, handle })
     }

@@ -44,10 +44,20 @@ impl Watchers {
     }
 
     /// Ends the streams, once the experiment has.
-    pub(super) fn end(&self) {
+    fn end(&self) {
         let mut watching = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         watching.over = true;
         watching.watchers.clear();
+    }
+}
+
+/// Ends the streams when the experiment is gone, however it came to its end.
+#[derive(Debug)]
+pub(super) struct EndsWatch(pub(super) Watchers);
+
+impl Drop for EndsWatch {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
