@@ -247,6 +247,27 @@ impl Scheduler {
     /// Lets units of the trial start before those of trials whose level is lower, and after those
     /// whose level is higher; levels go from -10 to 10, and all begin at 0. No order of a trial's own
     /// partitions changes. [`Policy::Random`] knows no levels.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cerebro_core::schedule::{PartitionSpec, Policy, Scheduler, TrialSpec, WorkerSpec};
+    /// # use cerebro_core::{PartitionId, Seed, Split, TrialId, WorkerId};
+    /// let partition = PartitionSpec { id: PartitionId(0), split: Split::Train, rows: 100 };
+    /// let mut scheduler = Scheduler::new(Policy::default(), Seed(1), &[partition])?;
+    /// # let partitions = vec![PartitionId(0)];
+    /// scheduler.worker_joined(&WorkerSpec { id: WorkerId(0), slots: 1, partitions })?;
+    /// scheduler.add_trial(&TrialSpec::new(TrialId(0), 100, Seed(0)))?;
+    /// scheduler.add_trial(&TrialSpec::new(TrialId(1), 2, Seed(1)))?;
+    /// scheduler.set_priority(TrialId(1), 1)?;
+    /// let mut first = Vec::new();
+    /// for _ in 0..3 {
+    ///     let start = scheduler.assign(Duration::ZERO)[0];
+    ///     first.push(start.unit.trial.0);
+    ///     scheduler.completed(start.unit, start.worker, Duration::from_secs(1))?;
+    /// }
+    /// assert_eq!(first, [1, 1, 0]);
+    /// # Ok::<(), cerebro_core::schedule::ScheduleError>(())
+    /// ```
     pub fn set_priority(&mut self, trial: TrialId, level: i32) -> Result<(), ScheduleError> {
         let number = self.changeable(trial)?;
         // No two trials differ as much in the work that they have left.

@@ -17,12 +17,14 @@ use crate::search::Ending;
 use crate::store::Record;
 
 impl Driver {
-    /// Sees to what was asked for already.
-    pub(super) fn take_requests(&mut self) -> Result<(), Interruption> {
+    /// Sees to what was asked for already; whether there was anything.
+    pub(super) fn take_requests(&mut self) -> Result<bool, Interruption> {
+        let mut any = false;
         while let Ok(request) = self.experiment.requests.try_recv() {
+            any = true;
             self.requested(request)?;
         }
-        Ok(())
+        Ok(any)
     }
 
     pub(super) fn requested(&mut self, request: Request) -> Result<(), Interruption> {

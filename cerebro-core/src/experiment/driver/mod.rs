@@ -111,6 +111,10 @@ impl Driver {
                 && (self.stopping || self.awaiting_holders.is_none())
                 && matches!(self.standstill()?, workers::Standstill::End)
             {
+                // Whoever heard just now that all is done may want more.
+                if !self.stopping && self.take_requests()? {
+                    continue;
+                }
                 return Ok(());
             }
             let happening = self.next().await;
