@@ -178,7 +178,7 @@ impl ExperimentHandle {
     /// [`keep_models`](super::ExperimentBuilder::keep_models)). Answers with the latter.
     pub fn extend_epochs(&self, epochs: u32) -> Reply<Vec<TrialId>> {
         self.send(Command::ExtendEpochs { epochs }).map(|answer| match answer {
-            Answer::Extended { continued } => Some(continued),
+            Answer::Extended { continued } => Some(continued.clone()),
             _ => None,
         })
     }
@@ -204,7 +204,7 @@ impl ExperimentHandle {
         let (sender, receiver) = oneshot::channel();
         // If the driver is gone, so is the sender, and the reply says so.
         let _ = self.requests.unbounded_send(Request::Do(command, sender));
-        Reply { receiver, answer: Some }
+        Reply { receiver, answer: |answer| Some(answer.clone()) }
     }
 
     /// How everything stands: cheap enough to be asked for every second, whatever the number of
@@ -222,16 +222,16 @@ impl ExperimentHandle {
     }
 }
 
-fn status(answer: Answer) -> Option<TrialStatus> {
+fn status(answer: &Answer) -> Option<TrialStatus> {
     match answer {
-        Answer::Trial { status, .. } => Some(status),
+        Answer::Trial { status, .. } => Some(status.clone()),
         _ => None,
     }
 }
 
-fn started(answer: Answer) -> Option<TrialId> {
+fn started(answer: &Answer) -> Option<TrialId> {
     match answer {
-        Answer::Started { trial } => Some(trial),
+        Answer::Started { trial } => Some(*trial),
         _ => None,
     }
 }
@@ -243,11 +243,11 @@ fn started(answer: Answer) -> Option<TrialId> {
 pub struct Reply<T> {
     receiver: oneshot::Receiver<Result<Answer, ControlError>>,
     /// The part of the answer that is of interest; each command has one kind of answer.
-    answer: fn(Answer) -> Option<T>,
+    answer: fn(&Answer) -> Option<T>,
 }
 
 impl Reply<Answer> {
-    fn map<T>(self, answer: fn(Answer) -> Option<T>) -> Reply<T> {
+    fn map<T>(self, answer: fn(&Answer) -> Option<T>) -> Reply<T> {
         Reply { receiver: self.receiver, answer }
     }
 }
@@ -261,6 +261,6 @@ impl<T> Future for Reply<T> {
             Poll::Pending => return Poll::Pending,
         };
         let answer = self.answer;
-        Poll::Ready(answered.and_then(|given| answer(given).ok_or(ControlError::Over)))
+        Poll::Ready(answered.and_then(|given| answer(&given).ok_or(ControlError::Over)))
     }
 }

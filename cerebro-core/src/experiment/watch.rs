@@ -116,8 +116,8 @@ mod tests {
         let mut slow = watchers.watch();
         let gone = watchers.watch();
         drop(gone);
-        let event = |worker: u64| Event::WorkerDraining { worker: WorkerId(worker) };
-        let told = WAITING as u64 + 100;
+        let event = |worker: u32| Event::WorkerDraining { worker: WorkerId(worker) };
+        let told = WAITING as u32 + 100;
         for worker in 0..told {
             watchers.observe(Duration::ZERO, &event(worker)).unwrap();
         }
@@ -126,7 +126,7 @@ mod tests {
         watchers.end();
         let rest = block_on(slow.by_ref().collect::<Vec<_>>()).len() as u64;
         assert!(slow.missed() > 0);
-        assert_eq!(1 + rest + slow.missed(), told);
+        assert_eq!(1 + rest + slow.missed(), u64::from(told));
         assert_eq!(block_on(watchers.watch().next()), None, "it is over");
     }
 }

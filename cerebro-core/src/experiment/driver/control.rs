@@ -41,7 +41,7 @@ impl Driver {
             }
             Request::Do(command, to) => {
                 let answer = match self.admit(&command) {
-                    Ok(()) => Ok(self.carry_out(command)?),
+                    Ok(()) => Ok(self.carry_out(&command)?),
                     Err(error) => Err(error),
                 };
                 self.durable.answer(to, answer);
@@ -71,13 +71,13 @@ impl Driver {
     }
 
     /// Records a command that was admitted, and sees to what follows from it.
-    fn carry_out(&mut self, command: Command) -> Result<Answer, Interruption> {
+    fn carry_out(&mut self, command: &Command) -> Result<Answer, Interruption> {
         tracing::info!("asked to {command}");
         let new = self.ledger.next_id();
         let before = command.trial().and_then(|id| self.status_of(id));
         self.commit(&Record::Commanded { command: command.clone() });
         self.tell(Event::Commanded { command: command.clone() });
-        let answer = match command {
+        let answer = match *command {
             Command::PauseTrial { trial } => {
                 self.scheduler.pause(trial)?;
                 self.changed(trial, before.as_ref())
