@@ -10,7 +10,7 @@ use cerebro_backend_local::LocalBackend;
 use cerebro_core::data::{Dataset, Location};
 use cerebro_core::experiment::{
     Experiment, ExperimentBuilder, ExperimentError, ExperimentHandle, ExperimentResult,
-    Interruption, TrialRecord,
+    Interruption, Retention, TrialRecord,
 };
 use cerebro_core::observe::{Event, Outcome};
 use cerebro_core::schedule::Policy;
@@ -511,4 +511,28 @@ fn stopped_on_a_full_disk_an_experiment_is_resumed_from_what_was_written() {
     disk.full.store(false, Ordering::SeqCst);
     let result = run(experiment().resume(location)).unwrap();
     assert_eq!(described(&result), described(&run(experiment()).unwrap()));
+}
+
+#[test]
+fn states_stay_in_the_store_as_retention_says_and_within_its_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention::new().last(2).every(4);
+    let builder =
+        || experiment().epochs(9).keep_models(1).retention(retention).store(folder.path());
+    let bound = builder().build().unwrap().most_states().unwrap();
+    let result = run(builder()).unwrap();
+    assert_eq!(bound, 6 * retention.most_states(9));
+    let best = result.best().unwrap();
+    for trial in result.trials() {
+        let checkpoints = folder.path().join(format!("checkpoints/{}", trial.id));
+        let stored = if checkpoints.exists() { files(&checkpoints) } else { Vec::new() };
+        let stored: BTreeSet<String> = stored
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        // Of 4 units an epoch: the last two, and every fourth; the best one is the last.
+        let expected = [16, 32, 36].map(|version| format!("{version}.000001"));
+        let expected = if trial.id == best.id { expected.into() } else { BTreeSet::new() };
+        assert_eq!(stored, expected, "{}", trial.id);
+    }
 }

@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::driver::Driver;
 use super::handle::Request;
 use super::watch::EndsWatch;
-use super::{ExperimentError, ExperimentHandle, ExperimentResult};
+use super::{ExperimentError, ExperimentHandle, ExperimentResult, Retention};
 use crate::backend::Backend;
 use crate::data::Dataset;
 #[cfg(feature = "store")]
@@ -56,10 +56,19 @@ pub(super) struct Setup {
     pub(super) policy: Policy,
     pub(super) concurrency: Option<usize>,
     pub(super) kept_models: usize,
+    pub(super) retention: Retention,
     pub(super) code_version: String,
     pub(super) observers: Vec<Box<dyn Observer>>,
     pub(super) requests: mpsc::UnboundedReceiver<Request>,
     pub(super) _watch: EndsWatch,
+}
+
+impl Setup {
+    /// How many States are in the store at once at most, if the search knows its trials.
+    pub(super) fn most_states(&self, search: &dyn Search) -> Option<u64> {
+        let epochs = search.max_epochs().map_or(self.epochs, |most| most.min(self.epochs));
+        Some(search.planned()?.saturating_mul(self.retention.most_states(epochs)))
+    }
 }
 
 impl Experiment {
@@ -71,6 +80,13 @@ impl Experiment {
     /// Controls the experiment while it runs.
     pub fn handle(&self) -> ExperimentHandle {
         self.handle.clone()
+    }
+
+    /// How many States are in the store at once at most, if the search knows how many trials there
+    /// will be; those of trials that a person adds are not counted. Times the size of the largest
+    /// State, this bounds what checkpoints take of the disk.
+    pub fn most_states(&self) -> Option<u64> {
+        self.setup.most_states(&*self.search)
     }
 
     /// Runs the experiment on `backend` to its end.
@@ -114,6 +130,7 @@ pub struct ExperimentBuilder {
     policy: Policy,
     concurrency: Option<usize>,
     kept_models: Option<usize>,
+    retention: Retention,
     code_version: String,
     #[cfg(feature = "store")]
     store: Option<(Location, Purpose)>,
@@ -189,6 +206,12 @@ impl ExperimentBuilder {
     /// Of how many trials, the best ones, the States are kept after they ended. The default is 10.
     pub fn keep_models(mut self, trials: usize) -> Self {
         self.kept_models = Some(trials);
+        self
+    }
+
+    /// Of which epochs of a trial the States stay in the store; by default, of the latest and the best.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 
@@ -268,6 +291,7 @@ impl ExperimentBuilder {
             policy: self.policy,
             concurrency: self.concurrency,
             kept_models: self.kept_models.unwrap_or(KEPT_MODELS),
+            retention: self.retention,
             code_version: self.code_version,
             observers,
             requests,

@@ -57,7 +57,7 @@ pub enum Command {
         config: Config,
     },
     /// Every trial trains so many epochs in all: those under way, those to come, and those that have
-    /// completed all theirs and whose last State was kept.
+    /// completed all theirs and whose last and best States were kept.
     ExtendEpochs {
         /// The epochs, those that are trained already included.
         epochs: u32,

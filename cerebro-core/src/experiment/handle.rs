@@ -174,7 +174,7 @@ impl ExperimentHandle {
     }
 
     /// Has every trial train `epochs` epochs in all: those under way, those to come, and those that
-    /// have completed theirs, as long as their last State was kept (see
+    /// have completed theirs, as long as their last and best States were kept (see
     /// [`keep_models`](super::ExperimentBuilder::keep_models)). Answers with the latter.
     pub fn extend_epochs(&self, epochs: u32) -> Reply<Vec<TrialId>> {
         self.send(Command::ExtendEpochs { epochs }).map(|answer| match answer {

@@ -248,6 +248,18 @@ mod tests {
     }
 
     #[test]
+    fn states_that_a_population_may_take_over_are_kept_while_it_goes_on() {
+        let space = Space::builder().uniform("x", 0.0, 1.0).build().unwrap();
+        let population = crate::search::Population::new(&space, 4, ["x"], Seed(0)).unwrap();
+        let mut search = StopWhen::new(population, [StopRule::Epochs(2)]).unwrap();
+        search.ask(TrialId(0));
+        search.tell(&report(0, 1, 1.0));
+        assert!(search.may_take_over(TrialId(0)));
+        search.tell(&report(0, 2, 1.0));
+        assert!(!search.may_take_over(TrialId(0)), "it is over");
+    }
+
+    #[test]
     fn rules_that_cannot_be_are_refused() {
         let refused = |rule| {
             let space = Space::builder().uniform("x", 0.0, 1.0).build().unwrap();

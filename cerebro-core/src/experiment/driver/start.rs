@@ -186,6 +186,7 @@ fn ledger(setup: &Setup, search: Box<dyn Search>) -> Ledger {
     };
     let objective = setup.objective.clone();
     Ledger::new(search, objective, setup.epochs, setup.seed, order, setup.kept_models)
+        .with_retention(setup.retention)
 }
 
 /// Opens the store, if there is one, and gives what was recorded there.
@@ -213,6 +214,9 @@ async fn opened(
     for warning in std::mem::take(&mut opened.warnings) {
         tracing::warn!("{warning}");
         summary.warnings.push(warning);
+    }
+    if let Some(states) = setup.most_states(search) {
+        tracing::info!("the store will hold {states} States at once at most");
     }
     let records = std::mem::take(&mut opened.records);
     Ok((Durable::new(opened, records.len() as u64), records))

@@ -133,7 +133,7 @@ impl Ledger {
         let due = self.now + 1;
         let completed = |(id, trial): (&TrialId, &Trial)| {
             let goes_on = trial.record.status == TrialStatus::Completed && trial.epochs < epochs;
-            (goes_on && self.last_state_is_kept(*id)).then_some(*id)
+            (goes_on && self.can_go_on(*id)).then_some(*id)
         };
         let revived: Vec<TrialId> = self.trials.iter().filter_map(completed).collect();
         for id in &revived {
@@ -151,9 +151,12 @@ impl Ledger {
         self.asking = !self.exhausted;
     }
 
-    fn last_state_is_kept(&self, id: TrialId) -> bool {
-        let last = self.trials[&id].record.history.last().map(|epoch| epoch.version);
-        last.is_some_and(|version| self.needed(id).contains(version))
+    /// Whether the States are kept that a trial needs to go on: its last one and its best.
+    fn can_go_on(&self, id: TrialId) -> bool {
+        let record = &self.trials[&id].record;
+        let needed = self.needed(id);
+        let best = record.best_epoch().is_none_or(|epoch| needed.contains(epoch.version));
+        best && record.history.last().is_some_and(|epoch| needed.contains(epoch.version))
     }
 
     /// The version of the State that a clone starts from, if it starts from one.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::command::Priority;
 use super::result::best_first;
+use super::retention::Retention;
 use super::trial::{EpochRecord, InheritedState, TrialRecord};
 use crate::config::Config;
 use crate::id::{PartitionId, TrialId};
@@ -101,6 +102,7 @@ pub(super) struct Ledger {
     seed: Seed,
     order: Order,
     kept_models: usize,
+    retention: Retention,
     pub(super) trials: BTreeMap<TrialId, Trial>,
     /// Trials that train or wait for a worker, by turn.
     running: BTreeSet<(u64, TrialId)>,
@@ -140,6 +142,7 @@ impl Ledger {
             seed,
             order,
             kept_models,
+            retention: Retention::default(),
             trials: BTreeMap::new(),
             running: BTreeSet::new(),
             arrived: VecDeque::new(),
@@ -152,6 +155,11 @@ impl Ledger {
             paused: false,
             revived: Vec::new(),
         }
+    }
+
+    pub(super) fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
     }
 
     /// How many trials train or wait for a worker.
@@ -450,3 +458,6 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

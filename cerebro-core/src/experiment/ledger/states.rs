@@ -46,9 +46,19 @@ impl Ledger {
         Needed { from: u64::MAX, keep }
     }
 
+    /// The States of a trial that stay in the store though they are not needed.
+    fn retained(&self, id: TrialId) -> Vec<u64> {
+        let record = &self.trials[&id].record;
+        if self.retention.is_default() || record.status.is_final() && !self.kept.contains(&id) {
+            return Vec::new();
+        }
+        self.retention.versions(&self.objective, &record.history)
+    }
+
     /// The checkpoints of a trial that are not needed any more; they are forgotten here.
     pub(in crate::experiment) fn superseded(&mut self, id: TrialId) -> Vec<Checkpoint> {
-        let Needed { keep, .. } = self.needed(id);
+        let Needed { mut keep, .. } = self.needed(id);
+        keep.extend(self.retained(id));
         let Some(trial) = self.trials.get_mut(&id) else { return Vec::new() };
         // A trial that goes on starts from its newest checkpoint when it is resumed.
         let goes_on = !trial.record.status.is_final();
