@@ -258,6 +258,15 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Lets go of the States of `trial` whose version is below `below`, except those in `keep`.
     async fn release(&self, trial: TrialId, below: u64, keep: &[u64]);
 
+    /// A unit of `trial` will probably start from `version` on `worker` as soon as what runs there is
+    /// done, and `worker` did not make that State: a backend that has to move it may begin now, so
+    /// that the unit does not wait. Returns at once; nothing comes of it if it fails, if the guess
+    /// was wrong, or if the State is [released](Backend::release) meanwhile. By default nothing is
+    /// done.
+    fn prefetch(&self, trial: TrialId, version: u64, worker: WorkerId) {
+        let _ = (trial, version, worker);
+    }
+
     /// Waits for workers that hold `partitions`: units need these, no worker holds them, and
     /// nothing else runs. Returns once such workers have been told of as [`WorkerEvent::Joined`],
     /// or with an error if none are to be expected, as where workers never come on their own.

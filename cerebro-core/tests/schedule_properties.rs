@@ -230,7 +230,23 @@ impl World {
             }
             self.running.push(start);
         }
+        self.check_prefetches();
         self.check_stalls();
+    }
+
+    /// A State is sent ahead only if it is final for now, to a busy worker that may use it.
+    fn check_prefetches(&mut self) {
+        for prefetch in self.scheduler.prefetches() {
+            let of_trial = |other: &&Assignment| other.unit.trial == prefetch.trial;
+            let mut running = self.running.iter().filter(of_trial);
+            assert!(running.all(|other| other.unit.split == Split::Validation), "{prefetch:?}");
+            let record = &self.workers[&prefetch.to];
+            let busy = self.running.iter().filter(|other| other.worker == prefetch.to).count();
+            assert!(busy >= record.slots && record.takes_units, "{prefetch:?}");
+            assert!(prefetch.from != prefetch.to && self.workers.contains_key(&prefetch.from));
+            let trial = &self.trials[&prefetch.trial];
+            assert!(!trial.stopped && !trial.paused && trial.trained.iter().flatten().count() > 0);
+        }
     }
 
     fn holders(&self, partition: PartitionId) -> impl Iterator<Item = WorkerId> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{PartitionId, Split, Unit, WorkerId};
+use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
 
 /// A unit that is to start now on a worker that holds its partition and has a slot for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,17 @@ pub struct Assignment {
     /// State hops. `None` where the State is there already, is made from the trial's seed, or where
     /// its maker is gone.
     pub hop_from: Option<WorkerId>,
+}
+
+/// A State that will probably be wanted on a worker as soon as what runs there is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefetch {
+    /// The trial, of which no training unit runs.
+    pub trial: TrialId,
+    /// The worker that made its State.
+    pub from: WorkerId,
+    /// The worker that will probably run its next unit.
+    pub to: WorkerId,
 }
 
 /// What a completed unit came to.

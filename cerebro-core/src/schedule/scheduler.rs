@@ -12,6 +12,7 @@ use super::layout::Layout;
 use super::lookahead::{Lookahead, Running};
 use super::order::{OrderLog, seeded_order};
 use super::policy::Policy;
+use super::prefetch::Guesses;
 use super::report::{Assignment, Completion, Failure, Next, Stall};
 use super::spec::{PartitionSpec, TrialSpec, WorkerSpec};
 use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
@@ -43,6 +44,7 @@ pub struct Scheduler {
     scales: (f64, f64),
     dispatcher: Dispatcher,
     lookahead: Lookahead,
+    pub(super) guesses: Guesses,
     running: usize,
     now: Duration,
 }
@@ -121,6 +123,7 @@ impl Scheduler {
             scales: (1.0, 1.0),
             dispatcher: Dispatcher::default(),
             lookahead: Lookahead::default(),
+            guesses: Guesses::default(),
             running: 0,
             now: Duration::ZERO,
         })
@@ -159,6 +162,7 @@ impl Scheduler {
             return Vec::new();
         };
         self.board.relayout(|layout| layout.set_held(number, Vec::new()));
+        self.guesses.lost(number);
         for job in &mut self.board.jobs {
             if job.location == number as u32 {
                 job.location = NONE;
@@ -454,6 +458,7 @@ impl Scheduler {
         let unit = Unit { trial: trial.id, epoch, split, partition: spec.id };
         let expected = self.board.estimate(number, partition, worker);
         self.board.start(number, partition, worker);
+        self.guesses.started(number, worker);
         let started = self.now;
         let attempt = Attempt { unit, trial: number, partition, started, expected };
         self.workers[worker].running.push(attempt);

@@ -13,7 +13,7 @@ use crate::experiment::Interruption;
 use crate::id::{Split, Unit, WorkerId};
 use crate::metric::LOSS;
 use crate::observe::Event;
-use crate::schedule::{Assignment, Completion, Failure};
+use crate::schedule::{Assignment, Completion, Failure, Prefetch};
 
 /// A unit is tried so often before its trial is given up.
 const ATTEMPTS: u32 = 2;
@@ -56,6 +56,12 @@ impl Driver {
             // is seen to.
             let ended = (&mut run).now_or_never();
             self.pending.push(ended.map_or(run, |ended| future::ready(ended).boxed()));
+        }
+        for Prefetch { trial, to, .. } in self.scheduler.prefetches() {
+            let version = self.ledger.trials[&trial].version;
+            if version > 0 {
+                self.backend.prefetch(trial, version, to);
+            }
         }
     }
 
