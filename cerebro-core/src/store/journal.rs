@@ -29,17 +29,32 @@ pub(super) fn line(record: &Record) -> Vec<u8> {
 
 /// The record of a line, without its end.
 fn parse(line: &[u8]) -> Result<Record, String> {
+    serde_json::from_slice(verified(line)?).map_err(|error| error.to_string())
+}
+
+/// The JSON of a line, if its checksum is right.
+fn verified(line: &[u8]) -> Result<&[u8], String> {
     let (digest, json) = line.split_at_checked(17).ok_or("it is cut short")?;
     let digest = std::str::from_utf8(digest).ok().and_then(|text| text.strip_suffix(' '));
     let digest = digest.and_then(|text| u64::from_str_radix(text, 16).ok());
-    if digest != Some(xxh3_64(json)) {
-        return Err("its checksum is wrong".to_owned());
+    if digest == Some(xxh3_64(json)) { Ok(json) } else { Err("its checksum is wrong".to_owned()) }
+}
+
+/// How many bytes the first so many records take; none if one of them is damaged or not there. Reads
+/// no record, so that merging takes no more memory than the segments do.
+fn intact(bytes: &[u8], records: u64) -> Option<usize> {
+    let mut length = 0;
+    for _ in 0..records {
+        let rest = &bytes[length..];
+        let end = rest.iter().position(|&byte| byte == b'\n')?;
+        verified(&rest[..end]).ok()?;
+        length += end + 1;
     }
-    serde_json::from_slice(json).map_err(|error| error.to_string())
+    Some(length)
 }
 
 /// The records of a segment up to the first that is damaged, and what is wrong with that one.
-fn records(bytes: &[u8]) -> (Vec<(Record, usize)>, Option<String>) {
+fn records(bytes: &[u8]) -> (Vec<Record>, Option<String>) {
     let mut records = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -47,7 +62,7 @@ fn records(bytes: &[u8]) -> (Vec<(Record, usize)>, Option<String>) {
             return (records, Some("it is cut short".to_owned()));
         };
         match parse(&rest[..end]) {
-            Ok(record) => records.push((record, end + 1)),
+            Ok(record) => records.push(record),
             Err(reason) => return (records, Some(reason)),
         }
         rest = &rest[end + 1..];
@@ -137,7 +152,7 @@ impl Journal {
             let level = count.ilog(FAN as u64);
             journal.parts.push(Part { path, records: count, level });
             journal.next += count;
-            all.extend(found.into_iter().map(|(record, _)| record));
+            all.extend(found);
         }
         let last = segments.iter().map(|segment| segment.end.unwrap_or(segment.first + 1)).max();
         if let Some(last) = last.filter(|&last| last > journal.next) {
@@ -196,13 +211,11 @@ impl Journal {
             let mut count = 0;
             for part in &self.parts[from..] {
                 let read = self.objects.get(&part.path).await?.unwrap_or_default();
-                let (records, _) = records(&read);
-                if (records.len() as u64) < part.records {
+                let Some(length) = intact(&read, part.records) else {
                     // Damaged since it was written: nothing more is built on it, or deleted.
                     return Ok(());
-                }
-                let length = records.iter().take(part.records as usize).map(|(_, bytes)| bytes);
-                bytes.extend_from_slice(&read[..length.sum()]);
+                };
+                bytes.extend_from_slice(&read[..length]);
                 count += part.records;
             }
             let segment =

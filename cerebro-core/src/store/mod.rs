@@ -27,6 +27,10 @@
 //! waits and others train, and one small object is written for all the records that came up while the
 //! one before was being written.
 //!
+//! What a driver spends on an event, and the memory that a trial takes, are measured by
+//! `cargo run --release -p cerebro-backend-local --example driver_cost`; the process is killed and
+//! resumed 50 times by `cargo test -p cerebro-backend-local --test crash -- 50`.
+//!
 //! # One driver
 //!
 //! A driver holds a lease with a number of its own, and shows that it is alive by writing it again
