@@ -27,7 +27,10 @@ fn main() -> ExitCode {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        Arguments::Control(_) => Err("no control yet".into()),
+        #[cfg(unix)]
+        Arguments::Control(words) => cerebro_examples::tune::control::main(&words),
+        #[cfg(not(unix))]
+        Arguments::Control(_) => Err("control needs Unix sockets, which are not here".into()),
         Arguments::Run(options) => run::run(&options, |handle| {
             // Ctrl-C: units stop at their next batch, and what was done until then is shown.
             if let Err(error) = ctrlc::set_handler(move || handle.stop()) {

@@ -6,6 +6,8 @@
 
 pub mod arguments;
 pub mod backend;
+#[cfg(unix)]
+pub mod control;
 pub mod data;
 pub mod document;
 pub mod model;

@@ -58,6 +58,11 @@ pub fn run(options: &Options, stopper: impl FnOnce(ExperimentHandle)) -> Result<
     let experiment = experiment.build()?;
     let handle = experiment.handle();
     stopper(handle.clone());
+    #[cfg(unix)]
+    let _server = match &options.control {
+        Some(socket) => Some(super::control::Server::start(socket, handle.clone())?),
+        None => None,
+    };
     let backend: Arc<dyn Backend> = plan.place.build()?;
     let result = within(plan.wall, &handle, || experiment.run_blocking(backend))?;
     conclude(&result, &plan.trainer, &plan.output, options.json)

@@ -40,7 +40,9 @@ pub fn main(words: &[String]) -> Result<(), AnyError> {
     };
     let request = request(words).map_err(|error| format!("{error}\n\n{HELP}"))?;
     let stream = UnixStream::connect(socket).map_err(|error| {
-        format!("no experiment takes commands at {socket} ({error}); is it running, with `--control`?")
+        format!(
+            "no experiment takes commands at {socket} ({error}); is it running, with `--control`?"
+        )
     })?;
     (&stream).write_all(format!("{request}\n").as_bytes())?;
     stream.shutdown(std::net::Shutdown::Write)?;
@@ -83,7 +85,8 @@ fn table(status: &ExperimentStatus) -> String {
     for trial in &status.trials {
         let held = if trial.held { "held" } else { "" };
         let shown = if held.is_empty() { trial.status.to_string() } else { held.to_owned() };
-        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
+        let number =
+            |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
         let _ = writeln!(
             text,
             "{:<10}  {:<9}  {:>6}  {:>8}  {:>8}  {}",

@@ -90,7 +90,8 @@ fn config(words: &[&str]) -> Result<Config, String> {
 
 /// The `[space]` of a file, which may hold other tables too.
 fn read_space(file: &str) -> Result<Space, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {file}: {error}"))?;
+    let text =
+        std::fs::read_to_string(file).map_err(|error| format!("cannot read {file}: {error}"))?;
     let document = Document::new(file, &text);
     let entries = document.parse().map_err(|fault| fault.to_string())?;
     let root = Table::root(document, entries.get_ref());
