@@ -66,7 +66,11 @@ fn placed(folder: &Path, names: &[&str], loads: &Arc<AtomicUsize>) -> BTreeMap<S
         partitions.sort_unstable();
         (info.name, partitions)
     });
-    placed.collect()
+    let placed = placed.collect();
+    // Before workers leave: of those that leave one after another, the rest would be given what the
+    // others had.
+    block_on(backend.shutdown()).unwrap();
+    placed
 }
 
 #[test]
