@@ -157,10 +157,7 @@ impl Blueprint {
         threads: Threads,
         shapes: &InputShapes,
     ) -> Result<Model, GraphError> {
-        let mut graph = Builder::in_dialect(dialect);
-        if threads == Threads::One {
-            graph.promise_one_thread();
-        }
+        let mut graph = empty_graph(dialect, threads);
         let mut drawing = self.begin(&mut graph, Mode::Training, shapes)?;
         let target = self.target(&mut drawing)?;
         let measured = self.measure(&mut drawing, target)?;
@@ -447,6 +444,15 @@ impl Measured {
 
 fn input_name(variable: &str) -> String {
     variable.to_owned()
+}
+
+/// A graph in `dialect` that nothing is drawn in yet, for sessions with `threads`.
+fn empty_graph(dialect: Dialect, threads: Threads) -> Builder {
+    let mut graph = Builder::in_dialect(dialect);
+    if threads == Threads::One {
+        graph.promise_one_thread();
+    }
+    graph
 }
 
 fn output_name(variable: &str) -> String {

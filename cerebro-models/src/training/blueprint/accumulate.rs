@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Blueprint, input_name, output_name};
+use super::{Blueprint, empty_graph, input_name, output_name};
 use crate::autodiff::Mode;
 use crate::error::GraphError;
 use crate::graph::{Builder, Dialect, Type, Value};
@@ -41,10 +41,7 @@ impl Blueprint {
         threads: Threads,
         shapes: &InputShapes,
     ) -> Result<Model, GraphError> {
-        let mut graph = Builder::in_dialect(dialect);
-        if threads == Threads::One {
-            graph.promise_one_thread();
-        }
+        let mut graph = empty_graph(dialect, threads);
         let sums = self.sums(&mut graph, shapes)?;
         graph.set_place("accumulation");
         let mut outputs = sums.outputs;
@@ -70,10 +67,7 @@ impl Blueprint {
         shapes: &InputShapes,
     ) -> Result<Model, GraphError> {
         let accumulators = self.sums(&mut Builder::new(), shapes)?.accumulators;
-        let mut graph = Builder::in_dialect(dialect);
-        if threads == Threads::One {
-            graph.promise_one_thread();
-        }
+        let mut graph = empty_graph(dialect, threads);
         let mut variables = HashMap::new();
         for variable in self.variables.iter().filter(|v| v.kind == VariableKind::Parameter) {
             let value_type = Type::new(variable.data_type, variable.dims.as_slice());
