@@ -125,6 +125,11 @@ impl TcpBackendBuilder {
         self
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
     /// The backend, listening: workers may come from here on.
     pub fn build(self) -> Result<TcpBackend, BackendError> {
         if self.workers == 0 {

@@ -19,6 +19,7 @@ use cerebro_core::State;
 use futures::{SinkExt, StreamExt};
 use prost::Message;
 use thiserror::Error;
+use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
@@ -204,7 +205,15 @@ async fn fetch(
     let connection = dial(&source.address, source.role, Purpose::Bulk, security).await?;
     let mut frames = FramedWrite::new(connection, codec(MAX_WANTED));
     send(&mut frames, wanted.encode_to_vec().into()).await?;
-    let mut frames = FramedRead::new(frames.into_inner(), codec(DIGEST + CHUNK));
+    receive(frames.into_inner(), limit).await
+}
+
+/// Takes in what a holder says to a `Wanted`.
+pub(crate) async fn receive(
+    stream: impl AsyncRead + Unpin,
+    limit: usize,
+) -> Result<Vec<u8>, FetchError> {
+    let mut frames = FramedRead::new(stream, codec(DIGEST + CHUNK));
     let Some(offer) = in_time(frames.next()).await? else { return Err(FetchError::CutOff(0)) };
     let offer = Offer::decode(offer?).map_err(io::Error::from)?;
     if !offer.held {

@@ -19,6 +19,9 @@ mod backend;
 mod builder;
 mod bulk;
 mod cluster;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ledger;
 mod placement;
 mod relay;

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cerebro_core::WorkerId;
-use futures::channel::mpsc;
 use futures::stream::{Stream, StreamExt};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Outbox};
 use crate::ledger::StateName;
 use crate::protocol::cluster_server;
 use crate::protocol::{FromDriver, FromWorker, Register, from_worker};
@@ -21,6 +20,8 @@ use crate::transport::Peer;
 const INTRODUCTION: Duration = Duration::from_secs(10);
 /// More than any worker has.
 const MOST_SLOTS: u32 = 4096;
+/// More messages than this do not wait for a worker to take them.
+const MOST_WAITING: usize = 1 << 16;
 /// Longer names and addresses are not for people.
 const LONGEST_NAME: usize = 255;
 
@@ -40,10 +41,11 @@ impl cluster_server::Cluster for Sessions {
         let admitted = async {
             let register = introduction(&mut inbound).await?;
             check(&register, peer.as_ref(), &self.0)?;
-            let (to, outbound) = mpsc::unbounded();
-            Ok((self.0.register(register, to)?, outbound))
+            let (to, outbound) = Outbox::new();
+            let identity = peer.as_ref().map_or(Identity::Unknown, |peer| peer.identity.clone());
+            Ok((self.0.register(register, identity, to.clone())?, to, outbound))
         };
-        let (id, outbound) = admitted.await.inspect_err(|status: &Status| {
+        let (id, to, outbound) = admitted.await.inspect_err(|status: &Status| {
             tracing::warn!(
                 peer = peer.as_ref().map(display),
                 reason = status.message(),
@@ -52,7 +54,7 @@ impl cluster_server::Cluster for Sessions {
         })?;
         let cluster = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let reason = attend(&cluster, id, inbound).await;
+            let reason = attend(&cluster, id, inbound, &to).await;
             cluster.session_ended(id, &reason);
         });
         Ok(Response::new(outbound.map(Ok).boxed()))
@@ -98,7 +100,12 @@ fn check(register: &Register, peer: Option<&Peer>, cluster: &Cluster) -> Result<
 }
 
 /// Takes in what the worker says until the session ends; says why it did.
-async fn attend(cluster: &Cluster, id: WorkerId, mut inbound: Streaming<FromWorker>) -> String {
+async fn attend(
+    cluster: &Cluster,
+    id: WorkerId,
+    mut inbound: Streaming<FromWorker>,
+    to: &Outbox,
+) -> String {
     let lease = cluster.terms.lease;
     loop {
         let message = match timeout(lease, inbound.message()).await {
@@ -110,10 +117,14 @@ async fn attend(cluster: &Cluster, id: WorkerId, mut inbound: Streaming<FromWork
         if let Err(nonsense) = take_in(cluster, id, message) {
             return format!("what it says does not make sense: {nonsense}");
         }
+        // What it makes the driver say must not pile up here.
+        if to.waiting() > MOST_WAITING {
+            return format!("it has not taken {MOST_WAITING} messages that it was sent");
+        }
     }
 }
 
-fn take_in(cluster: &Cluster, id: WorkerId, message: FromWorker) -> Result<(), String> {
+pub(crate) fn take_in(cluster: &Cluster, id: WorkerId, message: FromWorker) -> Result<(), String> {
     use from_worker::What;
     match message.what {
         Some(What::Beat(_)) => cluster.beat(id),
@@ -179,11 +190,15 @@ mod tests {
             .patience(Duration::ZERO)
             .build()
             .unwrap();
-        let register = |instance| {
-            let (to, _outbound) = mpsc::unbounded();
-            backend.cluster.register(Register { instance, ..worker() }, to).unwrap()
+        let as_whom = |instance, identity| {
+            let (to, _outbound) = Outbox::new();
+            backend.cluster.register(Register { instance, ..worker() }, identity, to)
         };
+        let register = |instance| as_whom(instance, Identity::Worker("one".to_owned())).unwrap();
         let (first, other, again) = (register(1), register(2), register(1));
+        // Whoever has overheard the number cannot push it out.
+        let refused = as_whom(1, Identity::Worker("two".to_owned())).unwrap_err();
+        assert!(refused.message().contains("another certificate"), "{refused:?}");
         let books = backend.cluster.books();
         let known: Vec<WorkerId> = books.workers.keys().copied().collect();
         assert_eq!(known, [other, again]);

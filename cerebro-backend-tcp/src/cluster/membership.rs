@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cerebro_core::backend::{UnitError, WorkerEvent, WorkerInfo};
 use cerebro_core::{PartitionId, WorkerId};
-use futures::channel::mpsc;
 
-use super::{Books, Cluster, Phase, PreparedJob, Status, Worker};
+use super::{Books, Cluster, Outbox, Phase, PreparedJob, Status, Worker};
 use crate::ledger::Holder;
 use crate::placement::{Place, additions};
 use crate::protocol::{self, from_driver};
+use crate::security::Identity;
 use crate::wire::Failed;
 
 impl Cluster {
@@ -17,7 +17,8 @@ impl Cluster {
     pub(crate) fn register(
         &self,
         register: protocol::Register,
-        to: mpsc::UnboundedSender<protocol::FromDriver>,
+        identity: Identity,
+        to: Outbox,
     ) -> Result<WorkerId, tonic::Status> {
         let mut books = self.books();
         if books.phase == Phase::Ended {
@@ -26,6 +27,11 @@ impl Cluster {
         let same = |worker: &&Worker| worker.instance == register.instance;
         let before = books.workers.iter().find(|(_, worker)| same(worker)).map(|(&id, _)| id);
         if let Some(before) = before {
+            if books.workers[&before].identity != identity {
+                return Err(tonic::Status::permission_denied(
+                    "another worker has registered as this process, with another certificate",
+                ));
+            }
             self.lose(&mut books, before, "it has registered again");
         }
         if books.workers.len() >= self.terms.most_workers {
@@ -59,6 +65,7 @@ impl Cluster {
             loading: BTreeSet::new(),
             status: Status::New,
             instance: register.instance,
+            identity,
             to,
         };
         tracing::info!(worker = %id, name = worker.name, slots = worker.slots, "a worker registered");

@@ -10,6 +10,7 @@ mod orders;
 mod states;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,13 +18,14 @@ use cerebro_core::backend::{BackendError, UnitReport, WorkerEvent, WorkerInfo};
 use cerebro_core::data::PartitionInfo;
 use cerebro_core::{Device, PartitionId, State, TrialId, Unit, WorkerId};
 use futures::channel::{mpsc, oneshot};
+use futures::{Stream, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::ledger::{Ledger, Recipe, StateName};
 use crate::placement::Place;
 use crate::protocol::{self, from_driver};
-use crate::security::Security;
+use crate::security::{Identity, Security};
 use crate::wire::Failed;
 
 /// What a source is called that is the driver itself: workers know where they dialled it.
@@ -106,7 +108,40 @@ pub(crate) struct Worker {
     pub(crate) loading: BTreeSet<PartitionId>,
     pub(crate) status: Status,
     instance: u64,
+    /// Who its certificate says that it is.
+    identity: Identity,
+    to: Outbox,
+}
+
+/// What is on its way to a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox {
     to: mpsc::UnboundedSender<protocol::FromDriver>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Outbox {
+    /// The two ends of the way to a worker.
+    pub(crate) fn new() -> (Self, impl Stream<Item = protocol::FromDriver> + Send + 'static) {
+        let (to, outbound) = mpsc::unbounded();
+        let outbox = Self { to, waiting: Arc::default() };
+        let waiting = Arc::clone(&outbox.waiting);
+        let taken = move |_: &protocol::FromDriver| {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        };
+        (outbox, outbound.inspect(taken))
+    }
+
+    fn send(&self, what: from_driver::What) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // The session of a worker whose queue is gone is about to be found lost.
+        let _ = self.to.unbounded_send(protocol::FromDriver { what: Some(what) });
+    }
+
+    /// Messages that the worker has not taken.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,8 +178,7 @@ impl Worker {
     }
 
     fn send(&self, what: from_driver::What) {
-        // The session of a worker whose queue is gone is about to be found lost.
-        let _ = self.to.unbounded_send(protocol::FromDriver { what: Some(what) });
+        self.to.send(what);
     }
 
     fn info(&self, id: WorkerId) -> WorkerInfo {

@@ -9,6 +9,14 @@ use crate::ledger::Holder;
 use crate::protocol::{self, from_driver};
 use crate::wire::Failed;
 
+#[cfg(any(test, fuzzing))]
+impl super::Books {
+    /// How many units a worker runs, as far as the driver knows.
+    pub(crate) fn units_of(&self, worker: WorkerId) -> usize {
+        self.orders.values().filter(|pending| pending.worker == worker).count()
+    }
+}
+
 impl Cluster {
     /// Sends a unit to its worker. Answers with its number and its end, or with why it could not be
     /// sent.

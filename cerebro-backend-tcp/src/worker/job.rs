@@ -46,6 +46,12 @@ impl Job {
         self.lock().keys().copied().collect()
     }
 
+    /// How many partitions are in memory, and their bytes.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let partitions = self.lock();
+        (partitions.len(), partitions.values().map(|partition| partition.bytes()).sum())
+    }
+
     pub(super) fn partition(&self, id: PartitionId) -> Option<Arc<dyn Partition>> {
         self.lock().get(&id).cloned()
     }
@@ -108,8 +114,10 @@ pub(super) async fn load(
         let loaded = loaded.map_err(|panic| format!("the data set panicked: {panic}"))?;
         let loaded = loaded.map_err(|error| chain(&error))?;
         if let Some(trouble) = &loaded.trouble {
+            worker.metrics.cache_troubles.inc();
             tracing::warn!(partition = %id, trouble, "the cache on disk");
         }
+        worker.metrics.partition(loaded.origin);
         tracing::debug!(partition = %id, origin = ?loaded.origin, "loaded");
         (loaded.partition, loaded.trouble)
     };

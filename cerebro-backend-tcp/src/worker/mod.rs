@@ -19,6 +19,9 @@
 
 mod disk;
 mod job;
+mod metrics;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod options;
 mod registry;
 mod session;
@@ -39,6 +42,7 @@ use crate::builder::bind;
 use crate::bulk;
 use crate::transport::{Purpose, accept, dial};
 use disk::DiskCache;
+use metrics::Metrics;
 pub use options::{AfterRun, Options};
 pub use registry::Registry;
 use session::{Ended, Session};
@@ -72,6 +76,14 @@ pub enum WorkerError {
         /// Why.
         reason: String,
     },
+    /// Its figures cannot be shown.
+    #[error("showing metrics on {address}: {source}")]
+    Metrics {
+        /// Where.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// Its cache on disk cannot be used.
     #[error("keeping partitions in {}: {source}; give another folder, or none", folder.display())]
     Cache {
@@ -96,6 +108,7 @@ struct Worker {
     slots: Slots,
     jobs: job::Jobs,
     cache: Option<Arc<DiskCache>>,
+    metrics: Metrics,
 }
 
 /// Serves drivers until the run is over (or for ever: [`Options::after_run`]), or until the process
@@ -186,8 +199,16 @@ async fn work(
         states,
         jobs: job::Jobs::default(),
         cache,
+        metrics: Metrics::default(),
         options,
     });
+    if let Some(address) = &worker.options.metrics {
+        let failed = |source| WorkerError::Metrics { address: address.clone(), source };
+        let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+        let at = listener.local_addr().map_err(failed)?;
+        tracing::info!(%at, "metrics are shown");
+        tokio::spawn(metrics::serve(listener, Arc::clone(&worker)));
+    }
     let mut wait = FIRST_WAIT;
     loop {
         let ended = attend(&worker, &mut leaving).await;
@@ -222,7 +243,16 @@ async fn attend(worker: &Arc<Worker>, leaving: &mut watch::Receiver<bool>) -> En
     let dialled =
         dial(&options.driver, crate::security::DRIVER, Purpose::Calls, &options.security).await;
     match dialled {
-        Ok(connection) => Session::open(worker, connection).await.run(leaving).await,
+        Ok(connection) => {
+            let opened = Session::open(worker, connection).await;
+            if opened.is_open() {
+                worker.metrics.sessions.inc();
+                worker.metrics.connected.set(1);
+            }
+            let ended = opened.run(leaving).await;
+            worker.metrics.connected.set(0);
+            ended
+        }
         // Another certificate than this one will have to be there.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Ended::Refused(error.to_string())

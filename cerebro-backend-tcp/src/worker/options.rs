@@ -19,6 +19,7 @@ pub struct Options {
     pub(super) device: Device,
     pub(super) data: Option<String>,
     pub(super) cache: Option<(PathBuf, u64)>,
+    pub(super) metrics: Option<String>,
     pub(super) security: Security,
     pub(super) after_run: AfterRun,
     pub(super) most_state_bytes: usize,
@@ -48,10 +49,17 @@ impl Options {
             device: Device::Cpu,
             data: None,
             cache: None,
+            metrics: None,
             security: Security::default(),
             after_run: AfterRun::default(),
             most_state_bytes: 64 << 30,
         }
+    }
+
+    /// The driver, where it was not known yet: a host and a port.
+    pub fn driver(mut self, address: impl Into<String>) -> Self {
+        self.driver = address.into();
+        self
     }
 
     /// Where other workers fetch States. The default is a free port on loopback; on a cluster it is
@@ -107,6 +115,14 @@ impl Options {
     /// [checksums](cerebro_core::data::Dataset::checksum) are not kept.
     pub fn cache(mut self, folder: impl Into<PathBuf>, bytes: u64) -> Self {
         self.cache = Some((folder.into(), bytes));
+        self
+    }
+
+    /// Shows figures in the text format of Prometheus at `http://ADDRESS/metrics`, to whoever can
+    /// reach the address: name a loopback address where only this machine should. The default is
+    /// not to.
+    pub fn metrics(mut self, address: impl Into<String>) -> Self {
+        self.metrics = Some(address.into());
         self
     }
 

@@ -165,6 +165,8 @@ impl Session {
         if states.put(self.number, name, state.clone()) == Taken::TooLate {
             return Err("the session is over".to_owned());
         }
+        self.worker.metrics.states_received.inc();
+        self.worker.metrics.state_bytes_received.inc_by(state.bytes() as u64);
         let held = protocol::StateHeld { state: Some(name.into()) };
         self.say(from_worker::What::StateHeld(held));
         Ok(state)
@@ -304,6 +306,10 @@ impl Session {
 }
 
 impl Opened {
+    pub(super) fn is_open(&self) -> bool {
+        self.0.is_ok()
+    }
+
     /// Serves the driver until the session ends. Units that still run then are cancelled: the
     /// driver has given them up.
     pub(super) async fn run(self, leaving: &mut watch::Receiver<bool>) -> Ended {

@@ -74,6 +74,12 @@ impl States {
         self.lock().states.keys().copied().collect()
     }
 
+    /// How many there are, and their bytes.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let held = self.lock();
+        (held.states.len(), held.states.values().map(State::bytes).sum())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         // Nothing panics while it holds the lock, and the map is valid between any two operations.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use cerebro_core::backend::{UnitError, UnitOrder, UnitReport};
 use cerebro_core::execute::{Executed, execute};
 use cerebro_core::{Cancellation, Config, ModelError, Seed, Slot, State, Unit, WorkerId};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Options;
+use super::metrics::Outcome;
 use super::session::Session;
 use super::states::Taken;
 use crate::ledger::StateName;
@@ -66,13 +68,39 @@ impl Drop for Taking<'_> {
     }
 }
 
+/// One more in a gauge, for as long as this lives.
+struct Counted<'a>(&'a Gauge);
+
+impl<'a> Counted<'a> {
+    fn up(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Runs a unit and says what became of it.
 pub(super) async fn run(session: Arc<Session>, run: Run, cancellation: Cancellation) {
     let number = run.order;
-    let how = match attempt(&session, run, &cancellation).await {
-        Ok(report) => unit_ended::How::Report(report),
-        Err(error) => unit_ended::How::Failure(failure_to_wire(&error)),
+    let validation = run.unit.is_some_and(|unit| unit.validation);
+    let metrics = &session.worker().metrics;
+    let (how, outcome) = match attempt(&session, run, &cancellation).await {
+        Ok(report) => {
+            metrics.rows.inc_by(report.rows);
+            metrics.compute.inc_by(Duration::from_nanos(report.computed_nanoseconds).as_secs_f64());
+            (unit_ended::How::Report(report), Outcome::Completed)
+        }
+        Err(error) => {
+            let outcome = if error.is_cancelled() { Outcome::Cancelled } else { Outcome::Failed };
+            (unit_ended::How::Failure(failure_to_wire(&error)), outcome)
+        }
     };
+    metrics.unit(validation, outcome);
     session.forget(number);
     session
         .say(from_worker::What::UnitEnded(protocol::UnitEnded { order: number, how: Some(how) }));
@@ -88,6 +116,7 @@ async fn attempt(
     let Some(taking) = session.worker().slots.take().await else {
         return Err(ModelError::Cancelled.into());
     };
+    let _running = Counted::up(&session.worker().metrics.units_running);
     let begun = Instant::now();
     let start = match run.state {
         None => None,
