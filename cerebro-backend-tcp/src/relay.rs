@@ -47,8 +47,7 @@ pub(crate) async fn take_over(
 ) {
     while let Some(name) = names.next().await {
         relay(&cluster, name.trial, name.version).await;
-        cluster.let_go(&mut cluster.books());
-        cluster.changed();
+        cluster.relayed(name);
     }
 }
 

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use cerebro_core::WorkerId;
 use futures::stream::{Stream, StreamExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::cluster::{Cluster, Outbox};
-use crate::ledger::StateName;
 use crate::protocol::cluster_server;
 use crate::protocol::{FromDriver, FromWorker, Register, from_worker};
 use crate::security::{Identity, Security};
@@ -107,8 +106,9 @@ async fn attend(
     to: &Outbox,
 ) -> String {
     let lease = cluster.terms.lease;
+    let mut until = Instant::now() + lease;
     loop {
-        let message = match timeout(lease, inbound.message()).await {
+        let message = match timeout_at(until, inbound.message()).await {
             Err(_) => return format!("it was silent for {:.1} s", lease.as_secs_f64()),
             Ok(Err(status)) => return format!("the connection broke: {}", status.message()),
             Ok(Ok(None)) => return "it closed the connection".to_owned(),
@@ -121,6 +121,10 @@ async fn attend(
         if to.waiting() > MOST_WAITING {
             return format!("it has not taken {MOST_WAITING} messages that it was sent");
         }
+        // A worker that was told to leave has as long as a lease for that, whatever it says.
+        if cluster.knows(id) {
+            until = Instant::now() + lease;
+        }
     }
 }
 
@@ -128,8 +132,8 @@ pub(crate) fn take_in(cluster: &Cluster, id: WorkerId, message: FromWorker) -> R
     use from_worker::What;
     match message.what {
         Some(What::Beat(_)) => cluster.beat(id),
-        Some(What::PartitionLoaded(loaded)) => cluster.partition_loaded(id, &loaded),
-        Some(What::PartitionFailed(failed)) => cluster.partition_failed(id, &failed),
+        Some(What::PartitionLoaded(loaded)) => cluster.partition_loaded(id, &loaded)?,
+        Some(What::PartitionFailed(failed)) => cluster.partition_failed(id, &failed)?,
         Some(What::Progress(progress)) => cluster.progress(id, &progress),
         Some(What::UnitEnded(ended)) => cluster.unit_ended(id, ended)?,
         Some(What::StateHeld(held)) => {
@@ -138,9 +142,7 @@ pub(crate) fn take_in(cluster: &Cluster, id: WorkerId, message: FromWorker) -> R
         }
         Some(What::StateMissed(missed)) => {
             let name = missed.state.ok_or("a State without a name")?;
-            let name = StateName::from(name);
-            // Another copy is made when the next unit starts; meanwhile the one before is kept.
-            tracing::warn!(worker = %id, ?name, missed.reason, "a State was not copied");
+            cluster.state_missed(id, name.into(), &missed.reason);
         }
         Some(What::Draining(_)) => cluster.draining(id),
         Some(What::Refused(refused)) => cluster.refused(id, &refused.reason),

@@ -153,6 +153,7 @@ pub(crate) fn failure_to_wire(error: &UnitError) -> protocol::Failure {
 }
 
 /// What became of a unit, other than a report.
+#[derive(Debug)]
 pub(crate) enum Failed {
     /// The unit's own error.
     Unit(UnitError),

@@ -33,6 +33,7 @@ impl Cluster {
                 ));
             }
             self.lose(&mut books, before, "it has registered again");
+            self.hand_over(&mut books);
         }
         if books.workers.len() >= self.terms.most_workers {
             return Err(tonic::Status::resource_exhausted(format!(
@@ -149,11 +150,17 @@ impl Cluster {
         infos.collect()
     }
 
+    /// Whether a worker is registered: it has neither been lost nor told to leave.
+    pub(crate) fn knows(&self, id: WorkerId) -> bool {
+        self.books().workers.contains_key(&id)
+    }
+
     /// Takes in that a worker's session has ended.
     pub(crate) fn session_ended(&self, id: WorkerId, reason: &str) {
         let mut books = self.books();
         books.sessions -= 1;
         self.lose(&mut books, id, reason);
+        self.hand_over(&mut books);
         drop(books);
         self.changed();
     }
@@ -166,6 +173,7 @@ impl Cluster {
             tracing::warn!(worker = %id, name = worker.name, reason, "a worker is lost");
         }
         books.ledger.lost(id);
+        books.copying.retain(|&(_, to)| to != id);
         let gone: Vec<u64> = books
             .orders
             .iter()

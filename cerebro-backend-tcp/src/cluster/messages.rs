@@ -5,7 +5,7 @@ use std::time::Duration;
 use cerebro_core::backend::WorkerEvent;
 use cerebro_core::{PartitionId, WorkerId};
 
-use super::{Books, Cluster, Phase, Status};
+use super::{Cluster, Phase};
 use crate::ledger::{Holder, StateName};
 use crate::protocol::{self, from_driver, unit_ended};
 use crate::wire::{failure_from_wire, report_from_wire};
@@ -17,16 +17,20 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn partition_loaded(&self, id: WorkerId, loaded: &protocol::PartitionLoaded) {
+    /// A partition's end; an error if nobody asked for it.
+    pub(crate) fn partition_loaded(
+        &self,
+        id: WorkerId,
+        loaded: &protocol::PartitionLoaded,
+    ) -> Result<(), String> {
         let partition = PartitionId(loaded.partition);
+        let mut books = self.books();
+        let Some(worker) = books.workers.get_mut(&id) else { return Ok(()) };
+        if !worker.loading.remove(&partition) {
+            return Err(format!("it loaded {partition} without having been asked to"));
+        }
         if !loaded.trouble.is_empty() {
             tracing::warn!(worker = %id, %partition, trouble = loaded.trouble, "the cache on disk");
-        }
-        let mut books = self.books();
-        let Some(worker) = books.workers.get_mut(&id) else { return };
-        if !worker.loading.remove(&partition) {
-            tracing::warn!(worker = %id, %partition, "loaded without having been asked to");
-            return;
         }
         self.say(WorkerEvent::PartitionLoaded {
             worker: id,
@@ -40,14 +44,22 @@ impl Cluster {
         }
         drop(books);
         self.changed();
+        Ok(())
     }
 
-    pub(crate) fn partition_failed(&self, id: WorkerId, failed: &protocol::PartitionFailed) {
+    /// A partition's other end; an error if nobody asked for it.
+    pub(crate) fn partition_failed(
+        &self,
+        id: WorkerId,
+        failed: &protocol::PartitionFailed,
+    ) -> Result<(), String> {
         let partition = PartitionId(failed.partition);
-        tracing::warn!(worker = %id, %partition, reason = failed.reason, "not loaded");
         let mut books = self.books();
-        let Some(worker) = books.workers.get_mut(&id) else { return };
-        worker.loading.remove(&partition);
+        let Some(worker) = books.workers.get_mut(&id) else { return Ok(()) };
+        if !worker.loading.remove(&partition) {
+            return Err(format!("it failed to load {partition}, which it was not asked to"));
+        }
+        tracing::warn!(worker = %id, %partition, reason = failed.reason, "not loaded");
         worker.place.holds.remove(&partition);
         worker.place.failed.insert(partition);
         if worker.loading.is_empty() {
@@ -60,6 +72,7 @@ impl Cluster {
         }
         drop(books);
         self.changed();
+        Ok(())
     }
 
     /// A worker that cannot do the job is of no use to it.
@@ -91,10 +104,13 @@ impl Cluster {
     ) -> Result<(), String> {
         let number = ended.order;
         let mut books = self.books();
-        if books.orders.get(&number).is_none_or(|pending| pending.worker != id) {
-            // The order was given up: its worker had been taken for lost.
-            tracing::warn!(worker = %id, order = number, "a late report is refused");
+        if !books.workers.contains_key(&id) {
+            // The order was given up with its worker.
+            tracing::debug!(worker = %id, order = number, "a late report is refused");
             return Ok(());
+        }
+        if books.orders.get(&number).is_none_or(|pending| pending.worker != id) {
+            return Err(format!("it reports on order {number}, which it does not have"));
         }
         let Some(pending) = books.orders.remove(&number) else { return Ok(()) };
         let trial = pending.unit.trial;
@@ -118,71 +134,34 @@ impl Cluster {
         // The future that waits may have been dropped; the State counts all the same.
         let _ = pending.reply.send(result);
         self.collect(&mut books, trial);
-        self.hand_over(&mut books, id);
+        self.hand_over(&mut books);
         Ok(())
     }
 
     pub(crate) fn state_held(&self, id: WorkerId, name: StateName) {
         let mut books = self.books();
-        if !books.ledger.held(name, Holder::Worker(id)) {
+        if !books.workers.contains_key(&id) {
+            // It is gone, and what it holds with it, however long ago it said this.
+            return;
+        }
+        books.copying.remove(&(name, id));
+        if books.ledger.held(name, Holder::Worker(id)) {
+            self.collect(&mut books, name.trial);
+        } else {
             // It was let go, or made again, while it travelled.
             self.drop_states(&books, [(Holder::Worker(id), name)]);
-            return;
         }
-        self.collect(&mut books, name.trial);
-        self.let_go(&mut books);
+        self.hand_over(&mut books);
     }
 
-    pub(crate) fn draining(&self, id: WorkerId) {
+    pub(crate) fn state_missed(&self, id: WorkerId, name: StateName, reason: &str) {
         let mut books = self.books();
-        let Some(worker) = books.workers.get_mut(&id) else { return };
-        if worker.status == Status::Draining {
+        if !books.copying.remove(&(name, id)) {
             return;
         }
-        tracing::info!(worker = %id, name = worker.name, "a worker wants to leave");
-        let known = worker.status == Status::Serving;
-        worker.status = Status::Draining;
-        if known {
-            self.say(WorkerEvent::Draining { worker: id });
-        }
-        self.place(&mut books);
-        self.hand_over(&mut books, id);
-        drop(books);
-        self.changed();
-    }
-
-    /// Has what only a draining worker holds taken over by others, and lets it go when there is
-    /// nothing left.
-    pub(super) fn hand_over(&self, books: &mut Books, id: WorkerId) {
-        let draining = books.workers.get(&id).is_some_and(|w| w.status == Status::Draining);
-        if !draining || books.orders.values().any(|pending| pending.worker == id) {
-            return;
-        }
-        let names = books.ledger.only_with(id);
-        if names.is_empty() {
-            self.dismiss(books, id, "it was asked to leave");
-            return;
-        }
-        let others = books.workers.values().any(|worker| worker.status == Status::Serving);
-        for name in names {
-            if others {
-                Self::back_up(books, name, id);
-            } else {
-                // The task that relays lives as long as the driver.
-                let _ = self.relays.unbounded_send(name);
-            }
-        }
-    }
-
-    /// Lets draining workers go that have nothing more to hand over.
-    pub(crate) fn let_go(&self, books: &mut Books) {
-        let draining = books.workers.iter().filter(|(_, w)| w.status == Status::Draining);
-        let draining: Vec<WorkerId> = draining.map(|(&id, _)| id).collect();
-        for worker in draining {
-            let busy = books.orders.values().any(|pending| pending.worker == worker);
-            if !busy && books.ledger.only_with(worker).is_empty() {
-                self.dismiss(books, worker, "it was asked to leave");
-            }
-        }
+        // Another copy is made when the next unit starts; meanwhile the one before is kept.
+        tracing::warn!(worker = %id, ?name, reason, "a State was not copied");
+        self.hand_over_by_relay(&mut books, name);
+        self.hand_over(&mut books);
     }
 }

@@ -4,6 +4,7 @@
 //! out) takes the lock, changes the books, queues messages and lets go: the lock is never held
 //! while waiting.
 
+mod leaving;
 mod membership;
 mod messages;
 mod orders;
@@ -83,6 +84,10 @@ pub(crate) struct Books {
     /// Sessions whose connection is open, those of lost workers too.
     pub(crate) sessions: usize,
     orders: HashMap<u64, Pending>,
+    /// States that workers were told to take in and have not answered for.
+    copying: BTreeSet<(StateName, WorkerId)>,
+    /// States that the driver fetches because nobody else takes them over.
+    relaying: BTreeSet<StateName>,
     next_worker: u32,
     next_order: u64,
 }
@@ -210,6 +215,8 @@ impl Cluster {
                 refusal: None,
                 sessions: 0,
                 orders: HashMap::new(),
+                copying: BTreeSet::new(),
+                relaying: BTreeSet::new(),
                 next_worker: 0,
                 next_order: 1,
             }),

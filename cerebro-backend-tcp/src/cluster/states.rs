@@ -5,7 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use cerebro_core::{State, TrialId, WorkerId};
 
-use super::{Books, Cluster, FROM_DRIVER, Status, Worker};
+use super::{Books, Cluster, FROM_DRIVER, Status};
 use crate::bulk::Holdings;
 use crate::ledger::{Holder, StateName};
 use crate::protocol::{self, from_driver, wanted};
@@ -68,20 +68,37 @@ impl Cluster {
     }
 
     /// Has a second worker take in a State that `holder` alone holds.
-    pub(crate) fn back_up(books: &Books, name: StateName, holder: WorkerId) {
-        let others: Vec<&Worker> = books
+    pub(crate) fn back_up(&self, books: &mut Books, name: StateName, holder: WorkerId) {
+        let others: Vec<WorkerId> = books
             .workers
             .iter()
             .filter(|(id, worker)| **id != holder && worker.status == Status::Serving)
-            .map(|(_, worker)| worker)
+            .map(|(&id, _)| id)
             .collect();
+        if others.iter().any(|&id| books.copying.contains(&(name, id))) {
+            return;
+        }
         // Spread over the workers, and for one State always to the same one.
         let Some(at) = (name.trial.0 + name.version).checked_rem(others.len() as u64) else {
             return;
         };
-        let sources = Self::sources(books, [Holder::Worker(holder)], None);
-        let fetch = protocol::Fetch { state: Some(name.into()), sources };
-        others[at as usize].send(from_driver::What::Fetch(fetch));
+        self.copy(books, name, &[Holder::Worker(holder)], others[at as usize]);
+    }
+
+    /// Has worker `to` take in a State.
+    pub(crate) fn copy(
+        &self,
+        books: &mut Books,
+        name: StateName,
+        holders: &[Holder],
+        to: WorkerId,
+    ) {
+        let sources = Self::sources(books, holders.iter().copied(), Some(to));
+        let Some(worker) = books.workers.get(&to) else { return };
+        if books.copying.insert((name, to)) {
+            let fetch = protocol::Fetch { state: Some(name.into()), sources };
+            worker.send(from_driver::What::Fetch(fetch));
+        }
     }
 
     /// The lock that is held while States of `trial` are made again.

@@ -289,7 +289,7 @@ mod tests {
             ("--driver a:1 --cache-bytes 5", "--cache-bytes needs --cache"),
             ("--driver a:1 --cache /tmp --cache-bytes 5XB", "500MB"),
             ("--driver a:1 --cache /tmp --cache-bytes 99999999999TB", "500MB"),
-            ("--driver a:1 --certificates /nowhere", "/nowhere/authority.pem"),
+            ("--driver a:1 --certificates /nowhere", "reading /nowhere/"),
             ("--driver a:1 --log loud", "error, warn, info"),
             ("--driver a:1 --metrics", "missing"),
             ("--driver a:1 --metrics nowhere", "a port"),
