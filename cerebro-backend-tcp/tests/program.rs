@@ -119,10 +119,10 @@ impl Drop for Worker {
 /// 400 rows of two numbers, and whether their sum is positive, in four partitions.
 fn dataset(folder: &Path) -> ParquetDataset {
     let mut random = Seed(3).rng();
-    let mut table = "a,b,label\n".to_owned();
+    let mut table = b"a,b,label\n".to_vec();
     for _ in 0..400 {
         let (a, b) = (random.unit() - 0.5, random.unit() - 0.5);
-        table += &format!("{a},{b},{}\n", u8::from(a + b > 0.0));
+        writeln!(table, "{a},{b},{}", u8::from(a + b > 0.0)).unwrap();
     }
     std::fs::write(folder.join("table.csv"), table).unwrap();
     Prepare::new(Source::csv(folder.join("table.csv")))

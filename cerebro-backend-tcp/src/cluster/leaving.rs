@@ -44,7 +44,7 @@ impl Cluster {
                     continue;
                 }
                 if books.workers.values().any(|worker| worker.status == Status::Serving) {
-                    self.back_up(books, name, id);
+                    Self::back_up(books, name, id);
                 } else {
                     self.relay(books, name);
                 }
@@ -86,7 +86,7 @@ fn leaving(books: &Books) -> Vec<WorkerId> {
 
 #[cfg(test)]
 mod tests {
-    use cerebro_core::backend::{UnitError, WorkerEvent};
+    use cerebro_core::backend::UnitError;
     use cerebro_core::{PartitionId, Split, TrialId, Unit};
     use futures::channel::mpsc;
     use futures::stream::BoxStream;
@@ -113,12 +113,11 @@ mod tests {
         cluster: Cluster,
         told: Vec<BoxStream<'static, FromDriver>>,
         relays: mpsc::UnboundedReceiver<StateName>,
-        _events: mpsc::UnboundedReceiver<WorkerEvent>,
     }
 
     impl Crew {
         fn of(count: u64) -> Self {
-            let (events, _events) = mpsc::unbounded();
+            let (events, _) = mpsc::unbounded();
             let (to_relay, relays) = mpsc::unbounded();
             let terms = TcpBackendBuilder::default().terms().clone();
             let cluster = Cluster::new(terms, events, to_relay);
@@ -139,7 +138,7 @@ mod tests {
             cluster.load(&mut books);
             Cluster::begin(&mut books);
             drop(books);
-            Self { cluster, told, relays, _events }
+            Self { cluster, told, relays }
         }
 
         fn holds(&self, worker: WorkerId, name: StateName) {

@@ -68,7 +68,7 @@ impl Cluster {
     }
 
     /// Has a second worker take in a State that `holder` alone holds.
-    pub(crate) fn back_up(&self, books: &mut Books, name: StateName, holder: WorkerId) {
+    pub(crate) fn back_up(books: &mut Books, name: StateName, holder: WorkerId) {
         let others: Vec<WorkerId> = books
             .workers
             .iter()
@@ -82,17 +82,11 @@ impl Cluster {
         let Some(at) = (name.trial.0 + name.version).checked_rem(others.len() as u64) else {
             return;
         };
-        self.copy(books, name, &[Holder::Worker(holder)], others[at as usize]);
+        Self::copy(books, name, &[Holder::Worker(holder)], others[at as usize]);
     }
 
     /// Has worker `to` take in a State.
-    pub(crate) fn copy(
-        &self,
-        books: &mut Books,
-        name: StateName,
-        holders: &[Holder],
-        to: WorkerId,
-    ) {
+    pub(crate) fn copy(books: &mut Books, name: StateName, holders: &[Holder], to: WorkerId) {
         let sources = Self::sources(books, holders.iter().copied(), Some(to));
         let Some(worker) = books.workers.get(&to) else { return };
         if books.copying.insert((name, to)) {

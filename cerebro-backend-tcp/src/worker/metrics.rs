@@ -155,7 +155,7 @@ fn answer<B>(request: &Request<B>, worker: &Worker, registry: &Registry) -> Resp
     let mut response = Response::new(String::new());
     if request.method() != Method::GET || request.uri().path() != "/metrics" {
         *response.status_mut() = StatusCode::NOT_FOUND;
-        *response.body_mut() = "the figures are at /metrics\n".to_owned();
+        "the figures are at /metrics\n".clone_into(response.body_mut());
         return response;
     }
     let metrics = &worker.metrics;

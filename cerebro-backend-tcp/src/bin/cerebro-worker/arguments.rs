@@ -58,7 +58,7 @@ each machine its own folder; FOLDER/authority stays where it is.
 pub(crate) enum Command {
     Help,
     Version,
-    Serve(Serve),
+    Serve(Box<Serve>),
     Certificates(Wanted),
 }
 
@@ -103,10 +103,10 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
             Long("certificates") => {
                 let certificates = Certificates::read(PathBuf::from(parser.value()?));
                 let certificates = certificates.map_err(|error| error.to_string())?;
-                security = only(security, Security::MutualTls(certificates))?;
+                security = only(security.as_ref(), Security::MutualTls(certificates))?;
             }
             Long("plain-text-that-anybody-can-read-and-forge") => {
-                security = only(security, Security::PlainTextThatAnybodyCanReadAndForge)?;
+                security = only(security.as_ref(), Security::PlainTextThatAnybodyCanReadAndForge)?;
             }
             Long("metrics") => options = options.metrics(page(&mut parser)?),
             Long("log") => level = parser.value()?.parse_with(log_level)?,
@@ -125,7 +125,7 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
         return Err("--driver HOST:PORT is missing: where the driver of the run listens".into());
     };
     let options = options.driver(driver).security(security.unwrap_or_default());
-    Ok(Command::Serve(Serve { options, level }))
+    Ok(Command::Serve(Box::new(Serve { options, level })))
 }
 
 fn certificates(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
@@ -161,7 +161,7 @@ fn worker_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-fn only(before: Option<Security>, this: Security) -> Result<Option<Security>, &'static str> {
+fn only(before: Option<&Security>, this: Security) -> Result<Option<Security>, &'static str> {
     match before {
         None => Ok(Some(this)),
         Some(_) => Err("give --certificates or --plain-text-..., once"),

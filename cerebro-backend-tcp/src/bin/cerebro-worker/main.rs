@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Command::Certificates(wanted)) => certificates::issue(&wanted),
-        Ok(Command::Serve(serve)) => self::serve(serve),
+        Ok(Command::Serve(serve)) => self::serve(*serve),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
