@@ -3,6 +3,10 @@
 //!
 //! `cargo run --release --example simulate -- --trials 64 --partitions 16 --workers 16 --sigma 1.0
 //! --epochs 5 --replicas 2 --state-mb 100 --data-gb 500 --bandwidth-gbps 10`
+//!
+//! With `--grid` it shows how near to the optimum the scheduler comes on jobs of many sizes.
+
+mod grid;
 
 use std::error::Error;
 use std::io::IsTerminal;
@@ -36,7 +40,8 @@ Simulates a model selection job by Model Hopper Parallelism.
   --bandwidth-gbps X         network of each worker in Gbit/s; 0: hops take no time [10]
   --seeds N                  simulations, each with trials of its own [20]
   --gantt FILE               writes the first simulation's schedule as an SVG
-  --json                     prints one JSON object
+  --grid                     simulates jobs of many sizes; of the options only --seeds and --json count
+  --json                     prints JSON
   --help                     prints this";
 
 struct Options {
@@ -45,7 +50,14 @@ struct Options {
     data_bytes: u64,
     batches_per_epoch: u64,
     gantt: Option<String>,
+    subject: Subject,
     output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Subject {
+    Job,
+    Grid,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -59,6 +71,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{USAGE}");
         return Ok(());
     };
+    if options.subject == Subject::Grid {
+        match options.output {
+            Output::Text => grid::print_text(options.seeds)?,
+            Output::Json => println!("{}", grid::json(options.seeds)?),
+        }
+        return Ok(());
+    }
     let outcomes = simulate(&options)?;
     let traffic = Traffic {
         trials: options.uniform.trials as u64,
@@ -91,6 +110,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Box
         data_bytes: 500_000_000_000,
         batches_per_epoch: 100_000,
         gantt: None,
+        subject: Subject::Job,
         output: Output::Text,
     };
     let mut arguments = arguments;
@@ -100,6 +120,10 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Box
             "--help" | "-h" => return Ok(None),
             "--json" => {
                 options.output = Output::Json;
+                continue;
+            }
+            "--grid" => {
+                options.subject = Subject::Grid;
                 continue;
             }
             "--unknown-costs" => {
