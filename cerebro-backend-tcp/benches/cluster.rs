@@ -1,6 +1,7 @@
 //! How much does a cluster cost on loopback? Prints ratios of one run, and no absolute promises.
 //!
-//! - How fast does a State of 100 MB hop, in plain text and in TLS, against bare TCP?
+//! - How fast does a State of 100 MB hop, in plain text and in TLS, against bare TCP? How long does a
+//!   unit wait for one that was sent ahead?
 //! - What does a unit cost beyond its model?
 //! - What do 200 idle workers cost the driver?
 //!
@@ -21,7 +22,7 @@ use cerebro_core::data::Partition;
 use cerebro_core::testing;
 use cerebro_core::{
     Backend, Cancellation, Config, Metrics, Model, ModelError, PartitionId, Pass, Seed, Slot,
-    Split, State, TrialId, Unit,
+    Split, State, TrialId, Unit, WorkerId,
 };
 use futures::executor::block_on;
 
@@ -38,9 +39,12 @@ fn main() {
     idle();
 }
 
-/// A model that does nothing to a State of a given size.
+/// How long a unit takes beside which a State is sent ahead.
+const MEANWHILE: Duration = Duration::from_millis(300);
+
+/// A model that does nothing to a State of a given size, for as long as it is told.
 #[derive(Debug)]
-struct Still(usize, State);
+struct Still(usize, State, Duration);
 
 impl Model for Still {
     fn initialize(&mut self, _: Seed) -> Result<(), ModelError> {
@@ -55,6 +59,7 @@ impl Model for Still {
         Ok(self.1.clone())
     }
     fn train(&mut self, _: &dyn Partition, _: &Pass<'_>) -> Result<Metrics, ModelError> {
+        std::thread::sleep(self.2);
         Ok(Metrics::new())
     }
     fn evaluate(&mut self, _: &dyn Partition, _: &Pass<'_>) -> Result<Metrics, ModelError> {
@@ -63,7 +68,10 @@ impl Model for Still {
 }
 
 fn still(bytes: usize) -> impl Fn(&Config, &Slot) -> Result<Box<dyn Model>, ModelError> {
-    move |_: &Config, _: &Slot| Ok(Box::new(Still(bytes, vec![].into())) as Box<dyn Model>)
+    move |config: &Config, _: &Slot| {
+        let time = config.get("slow").map_or(Duration::ZERO, |_| MEANWHILE);
+        Ok(Box::new(Still(bytes, vec![].into(), time)) as Box<dyn Model>)
+    }
 }
 
 fn registry() -> Registry {
@@ -103,12 +111,36 @@ impl Cluster {
 
     /// The time that a unit of `trial` takes on the `partition`, from its order to its report.
     fn unit(&self, trial: u64, partition: u32, version: u64) -> Duration {
+        self.run(trial, partition, version, Config::new())
+    }
+
+    /// The same for a unit whose State was sent ahead while one of the trial `other` ran there.
+    fn unit_sent_ahead(&self, trial: u64, partition: u32, version: u64, other: u64) -> Duration {
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.run(other, partition, 0, Config::new().with("slow", true)));
+            self.backend.prefetch(TrialId(trial), version, self.holder(partition));
+        });
+        let taken = self.unit(trial, partition, version);
+        block_on(self.backend.release(TrialId(other), u64::MAX, &[]));
+        taken
+    }
+
+    fn holder(&self, partition: u32) -> WorkerId {
         let partition = PartitionId(partition);
         let holder = self.workers.iter().find(|worker| worker.partitions.contains(&partition));
+        holder.expect("every partition is placed").id
+    }
+
+    fn run(&self, trial: u64, partition: u32, version: u64, config: Config) -> Duration {
         let order = UnitOrder {
-            unit: Unit { trial: TrialId(trial), epoch: 0, split: Split::Train, partition },
-            worker: holder.expect("every partition is placed").id,
-            config: Arc::new(Config::new()),
+            unit: Unit {
+                trial: TrialId(trial),
+                epoch: 0,
+                split: Split::Train,
+                partition: PartitionId(partition),
+            },
+            worker: self.holder(partition),
+            config: Arc::new(config),
             seed: Seed(0),
             version,
             cancellation: Cancellation::new(),
@@ -131,6 +163,7 @@ fn transfer() {
     let plain = Cluster::start(STATE_BYTES, &|_| Security::Loopback);
     let tls = Cluster::start(STATE_BYTES, &security);
     let (mut bare, mut hops, mut tls_hops) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ahead = Vec::new();
     for round in 0..ROUNDS as u64 {
         bare.push(bare_tcp());
         for (cluster, times) in [(&plain, &mut hops), (&tls, &mut tls_hops)] {
@@ -138,12 +171,22 @@ fn transfer() {
             times.push(cluster.unit(round, 1, 1));
             block_on(cluster.backend.release(TrialId(round), u64::MAX, &[]));
         }
+        let (trial, other) = (1000 + round, 2000 + round);
+        plain.unit(trial, 0, 0);
+        ahead.push(plain.unit_sent_ahead(trial, 1, 1, other));
+        block_on(plain.backend.release(TrialId(trial), u64::MAX, &[]));
     }
     let (bare, hop, tls_hop) = (median(bare), median(hops), median(tls_hops));
     let speed = |time: Duration| STATE_BYTES as f64 / time.as_secs_f64() / 1e9;
     let ratio = |time: Duration| bare.as_secs_f64() / time.as_secs_f64();
     println!("100 MB over bare TCP            {:.2} GB/s", speed(bare));
     println!("hop, with its unit              {:.2} GB/s, {:.2} of it", speed(hop), ratio(hop));
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "that is {:.0} ms; where the State was sent ahead {:.0} ms",
+        milliseconds(hop),
+        milliseconds(median(ahead))
+    );
     println!(
         "hop, with its unit, mutual TLS  {:.2} GB/s, {:.2} of it",
         speed(tls_hop),

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use cerebro_core::backend::{
     BackendError, Job, UnitError, UnitOrder, UnitReport, WorkerEvent, WorkerInfo,
 };
-use cerebro_core::{Backend, Blueprint, PartitionId, Split, State, TrialId};
+use cerebro_core::{Backend, Blueprint, PartitionId, Split, State, TrialId, WorkerId};
 use futures::StreamExt;
 use futures::channel::mpsc;
 use futures::stream::BoxStream;
@@ -151,6 +151,10 @@ impl Backend for TcpBackend {
         for (name, holder) in books.ledger.kept_with_one(trial) {
             Cluster::back_up(&mut books, name, holder);
         }
+    }
+
+    fn prefetch(&self, trial: TrialId, version: u64, worker: WorkerId) {
+        Cluster::send_ahead(&mut self.cluster.books(), trial, version, worker);
     }
 
     async fn await_holders(&self, partitions: &[PartitionId]) -> Result<(), BackendError> {

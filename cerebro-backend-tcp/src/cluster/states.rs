@@ -7,7 +7,7 @@ use cerebro_core::{State, TrialId, WorkerId};
 
 use super::{Books, Cluster, FROM_DRIVER, Status};
 use crate::bulk::Holdings;
-use crate::ledger::{Holder, StateName};
+use crate::ledger::{Found, Holder, StateName};
 use crate::protocol::{self, from_driver, wanted};
 
 impl Cluster {
@@ -85,8 +85,21 @@ impl Cluster {
         Self::copy(books, name, &[Holder::Worker(holder)], others[at as usize]);
     }
 
+    /// Has `worker` take in a State that a unit will probably start from there, while it runs others.
+    ///
+    /// A unit that comes before the State has arrived waits for the rest of it, and not for another
+    /// transfer.
+    pub(crate) fn send_ahead(books: &mut Books, trial: TrialId, version: u64, worker: WorkerId) {
+        let stays = books.workers.get(&worker).is_some_and(|w| w.status == Status::Serving);
+        // Nobody knows yet whether a State that is lost will be wanted there.
+        let Found::Held { name, holders } = books.ledger.find(trial, version) else { return };
+        if stays && !holders.contains(&Holder::Worker(worker)) {
+            Self::copy(books, name, &holders, worker);
+        }
+    }
+
     /// Has worker `to` take in a State.
-    pub(crate) fn copy(books: &mut Books, name: StateName, holders: &[Holder], to: WorkerId) {
+    fn copy(books: &mut Books, name: StateName, holders: &[Holder], to: WorkerId) {
         let sources = Self::sources(books, holders.iter().copied(), Some(to));
         let Some(worker) = books.workers.get(&to) else { return };
         if books.copying.insert((name, to)) {
