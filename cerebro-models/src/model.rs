@@ -76,14 +76,14 @@ impl Model for OnnxModel {
             initializer.fill(seed, &variable.dims, buffer.slice_mut());
             true
         });
-        self.state = Some(Arc::new(state?));
+        self.state = Some(Arc::new(state?).moved(lock(&self.slot).memory()?)?);
         Ok(())
     }
 
     fn restore(&mut self, state: &State) -> Result<(), ModelError> {
         runtime::load()?;
         let restored = TrainingState::restore(self.program.variables(), state);
-        self.state = Some(restored?);
+        self.state = Some(restored?.moved(lock(&self.slot).memory()?)?);
         Ok(())
     }
 

@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use cerebro_core::{ModelError, State, StateData};
+use cerebro_core::{Device, ModelError, State, StateData};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 use thiserror::Error;
 
 use crate::onnx::DataType;
 use crate::schedule::Progress;
-use crate::step::{Buffer, StepError};
+use crate::step::{Buffer, Memory, StepError};
 use crate::training::{Initial, Variable, VariableKind};
 
 /// The metadata entry of the portable form that says how far the trial has trained. It is the only
@@ -22,7 +22,8 @@ const PROGRESS: &str = "cerebro.progress";
 /// All that a trial of an ONNX model needs to go on: its weights, the optimizer's state, running
 /// statistics and the number of steps that made them.
 ///
-/// In a process it hops as a pointer. Its portable form is a safetensors file with one tensor per
+/// In a process it hops as a pointer. That of a trial on a GPU stays in the GPU's memory between
+/// units, and is copied to the host when it leaves the process or is looked into. Its portable form is a safetensors file with one tensor per
 /// variable, so that any tool which reads safetensors can read a checkpoint; the optimizer's state
 /// stands beside each weight, as in `fc1.weight` and `fc1.weight/momentum`.
 pub struct TrainingState {
@@ -32,6 +33,8 @@ pub struct TrainingState {
     /// Variables that each step changes.
     live: Vec<Buffer>,
     progress: Progress,
+    /// The same in the host's memory, once it was asked for, of one that lives on a GPU.
+    host: OnceLock<Box<TrainingState>>,
 }
 
 /// Why a State cannot be gone on from.
@@ -185,14 +188,62 @@ impl TrainingState {
             fill(variable, &mut buffer)?;
             if variable.output.is_some() { live.push(buffer) } else { frozen.push(buffer) }
         }
-        Ok(Self { variables: Arc::clone(variables), frozen: Arc::new(frozen), live, progress })
+        Ok(Self::new(Arc::clone(variables), Arc::new(frozen), live, progress))
+    }
+
+    fn new(
+        variables: Arc<[Variable]>,
+        frozen: Arc<Vec<Buffer>>,
+        live: Vec<Buffer>,
+        progress: Progress,
+    ) -> Self {
+        Self { variables, frozen, live, progress, host: OnceLock::new() }
+    }
+
+    /// The same State in `memory`.
+    pub(crate) fn moved(self: Arc<Self>, memory: &Memory) -> Result<Arc<Self>, StepError> {
+        if self.device() == memory.device() {
+            return Ok(self);
+        }
+        // A GPU may not reach another's memory.
+        let from = if memory.device() == Device::Cpu { &self } else { self.host()? };
+        from.copied(memory).map(Arc::new)
+    }
+
+    fn copied(&self, memory: &Memory) -> Result<Self, StepError> {
+        let (mut frozen, mut live) = (Vec::new(), Vec::new());
+        for (variable, value) in self.entries() {
+            let mut buffer = Buffer::within(memory, variable.data_type, &variable.dims)?;
+            buffer.copy_from(value)?;
+            if variable.output.is_some() { live.push(buffer) } else { frozen.push(buffer) }
+        }
+        let (variables, progress) = (Arc::clone(&self.variables), self.progress.clone());
+        Ok(Self::new(variables, Arc::new(frozen), live, progress))
+    }
+
+    /// The device whose memory it is in.
+    pub fn device(&self) -> Device {
+        self.entries().next().map_or(Device::Cpu, |(_, buffer)| buffer.device())
+    }
+
+    /// The same State in the host's memory, whatever device has it: a copy is made at the first
+    /// call and kept.
+    pub fn host(&self) -> Result<&Self, StepError> {
+        if self.device() == Device::Cpu {
+            return Ok(self);
+        }
+        if let Some(host) = self.host.get() {
+            return Ok(host);
+        }
+        let copy = Box::new(self.copied(&Memory::Host)?);
+        Ok(self.host.get_or_init(|| copy))
     }
 
     /// The State of a trial that has trained as far as `progress` says, which gave the variables
     /// that change the values `live`.
     pub(crate) fn after(&self, progress: Progress, live: Vec<Buffer>) -> Self {
         let (variables, frozen) = (Arc::clone(&self.variables), Arc::clone(&self.frozen));
-        Self { variables, frozen, live, progress }
+        Self::new(variables, frozen, live, progress)
     }
 
     /// The number of updates that made it.
@@ -210,10 +261,12 @@ impl TrainingState {
         self.entries().filter(|(v, _)| v.kind != VariableKind::Slot).map(|(v, _)| v.name.as_str())
     }
 
-    /// The values of the 32-bit floating-point variable `name`, row-major.
+    /// The values of the 32-bit floating-point variable `name`, row-major: `None` if there is none
+    /// of that name and type in the host's memory (see [`host`](Self::host)).
     pub fn values(&self, name: &str) -> Option<&[f32]> {
         let (_, buffer) = self.entries().find(|(variable, _)| variable.name == name)?;
-        (buffer.data_type() == DataType::Float32).then(|| buffer.slice())
+        let is_readable = buffer.data_type() == DataType::Float32 && buffer.device() == Device::Cpu;
+        is_readable.then(|| buffer.slice())
     }
 
     /// The variables that each step changes, in the order of the variables.
@@ -261,7 +314,8 @@ impl TrainingState {
         metadata: Option<HashMap<String, String>>,
         wanted: impl Fn(&Variable) -> bool,
     ) -> io::Result<()> {
-        let mut entries: Vec<_> = self.entries().filter(|(v, _)| wanted(v)).collect();
+        let host = self.host().map_err(io::Error::other)?;
+        let mut entries: Vec<_> = host.entries().filter(|(v, _)| wanted(v)).collect();
         // Wider elements first keeps every tensor aligned in the file.
         entries.sort_by_key(|(variable, _)| std::cmp::Reverse(variable.data_type.bytes()));
         let mut offset = 0;
@@ -287,7 +341,7 @@ impl TrainingState {
 
 impl StateData for TrainingState {
     fn bytes(&self) -> usize {
-        self.entries().map(|(_, buffer)| buffer.bytes().len()).sum()
+        self.entries().map(|(_, buffer)| buffer.len()).sum()
     }
 
     fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()> {

@@ -18,7 +18,7 @@ use crate::optim::{Optimizer, OptimizerKind};
 use crate::pretrained::{Pretrained, PretrainedReport};
 use crate::program::Program;
 use crate::state::TrainingState;
-use crate::step::SlotCaches;
+use crate::step::{Memory, SlotCaches};
 use crate::training::{ParameterGroup, TrainingSpec};
 
 pub use architecture::Architecture;
@@ -236,7 +236,7 @@ impl Trainer {
     pub fn export(&self, config: &Config, state: &State) -> Result<Export, ModelError> {
         crate::runtime::load()?;
         let (program, _) = self.prepare(config)?;
-        let state = TrainingState::restore(program.variables(), state)?;
+        let state = TrainingState::restore(program.variables(), state)?.moved(&Memory::Host)?;
         Ok(Export::new(&program, state))
     }
 

@@ -43,7 +43,7 @@ impl OnnxModel {
             let hyperparameters = self.optimizer.hyperparameters(progress.steps + 1, rate);
             let live = latest.as_deref().unwrap_or(start.live());
             if let Some(updater) = &mut updater {
-                updater.sums().begin();
+                updater.sums().begin()?;
             }
             for rows in group.chunks(self.batch_size) {
                 let stepper = slot.stepper(&self.program, task, unit.shapes(rows.len()))?;

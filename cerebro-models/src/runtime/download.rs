@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
+use super::build::Build;
 use super::search::{Surroundings, library_in};
 use super::{RuntimeError, VERSION};
 
@@ -20,9 +21,9 @@ const PARTIAL: &str = ".download-";
 /// The age after which a partial download has no living owner.
 const STALE: Duration = Duration::from_hours(24);
 
-/// Downloads ONNX Runtime into the cache folder; gives the library's path.
-pub(super) fn download(surroundings: &Surroundings) -> Result<PathBuf, RuntimeError> {
-    let installed = surroundings.installed().ok_or(RuntimeError::NoCacheFolder)?;
+/// Downloads a build of ONNX Runtime into the cache folder; gives the library's path.
+pub(super) fn download(surroundings: &Surroundings, build: Build) -> Result<PathBuf, RuntimeError> {
+    let installed = surroundings.installed(build).ok_or(RuntimeError::NoCacheFolder)?;
     let cache = installed.parent().ok_or(RuntimeError::NoCacheFolder)?;
     let cache_error = |source| RuntimeError::Cache { folder: cache.to_owned(), source };
 
@@ -30,9 +31,10 @@ pub(super) fn download(surroundings: &Surroundings) -> Result<PathBuf, RuntimeEr
     remove_stale_downloads(cache);
     let partial =
         tempfile::Builder::new().prefix(PARTIAL).tempdir_in(cache).map_err(cache_error)?;
-    eprintln!("Fetching ONNX Runtime {VERSION} (24 MB) with pip into {}", cache.display());
-    let wheel = fetch_wheel(&surroundings.pythons, partial.path())?;
-    let library = unpack(&wheel, partial.path())?;
+    let (package, size) = (build.package(), build.megabytes());
+    eprintln!("Fetching {package} {VERSION} ({size} MB) with pip into {}", cache.display());
+    let wheel = fetch_wheel(&surroundings.pythons, build, partial.path())?;
+    let library = unpack(&wheel, build, partial.path())?;
     publish(&library, &installed).map_err(cache_error)?;
     library_in(&installed).ok_or_else(|| RuntimeError::Cache {
         folder: installed.clone(),
@@ -46,7 +48,7 @@ struct Wheel {
     file: PathBuf,
 }
 
-fn fetch_wheel(pythons: &[OsString], folder: &Path) -> Result<Wheel, RuntimeError> {
+fn fetch_wheel(pythons: &[OsString], build: Build, folder: &Path) -> Result<Wheel, RuntimeError> {
     let mut reasons = Vec::new();
     for python in pythons {
         let mut pip = Command::new(python);
@@ -54,7 +56,7 @@ fn fetch_wheel(pythons: &[OsString], folder: &Path) -> Result<Wheel, RuntimeErro
             .args(["--no-deps", "--only-binary=:all:", "--python-version", WHEEL_OF_PYTHON])
             .arg("--dest")
             .arg(folder)
-            .arg(format!("onnxruntime=={VERSION}"));
+            .arg(format!("{}=={VERSION}", build.package()));
         match run(&mut pip) {
             Ok(_) => match wheel_in(folder) {
                 Some(file) => return Ok(Wheel { python: python.clone(), file }),
@@ -72,20 +74,25 @@ fn wheel_in(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Unpacks the wheel with Python's own `zipfile`; gives the folder that is to be published.
-fn unpack(wheel: &Wheel, folder: &Path) -> Result<PathBuf, RuntimeError> {
+fn unpack(wheel: &Wheel, build: Build, folder: &Path) -> Result<PathBuf, RuntimeError> {
     let unpacked = folder.join("wheel");
     let mut zipfile = Command::new(&wheel.python);
     zipfile.args(["-m", "zipfile", "-e"]).arg(&wheel.file).arg(&unpacked);
     run(&mut zipfile).map_err(|reason| RuntimeError::Download { reason })?;
 
     let package = unpacked.join("onnxruntime");
-    let library = library_in(&package.join("capi")).ok_or_else(|| RuntimeError::Download {
-        reason: format!("the wheel {} holds no shared library", wheel.file.display()),
+    let capi = package.join("capi");
+    let library = library_in(&capi).filter(|_| build.is_whole_in(&capi));
+    let library = library.ok_or_else(|| RuntimeError::Download {
+        reason: format!("the wheel {} lacks its shared libraries", wheel.file.display()),
     })?;
     let published = folder.join("published");
     let moved = fs::create_dir(&published).and_then(|()| {
         let name = library.file_name().expect("`library_in` gives a file in a folder");
         fs::rename(&library, published.join(name))?;
+        for provider in build.providers() {
+            fs::rename(capi.join(&provider), published.join(provider))?;
+        }
         // The licence asks to be kept with the copy.
         for notice in ["LICENSE", "ThirdPartyNotices.txt"] {
             fs::rename(package.join(notice), published.join(notice))?;
@@ -147,7 +154,8 @@ mod tests {
         let cache = folder.path().join("made/on/the/way");
         let surroundings = surroundings(&cache);
         let libraries: Vec<PathBuf> = std::thread::scope(|scope| {
-            let threads = [(); 2].map(|()| scope.spawn(|| download(&surroundings).unwrap()));
+            let threads =
+                [(); 2].map(|()| scope.spawn(|| download(&surroundings, Build::Cpu).unwrap()));
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(libraries[0], libraries[1]);
@@ -160,7 +168,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let message = download(&surroundings(&file)).unwrap_err().to_string();
+        let message = download(&surroundings(&file), Build::Cpu).unwrap_err().to_string();
         assert!(message.contains(file.to_str().unwrap()), "{message}");
         assert!(message.contains("CEREBRO_CACHE"), "{message}");
     }
@@ -170,7 +178,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let pythons = vec!["/nonexistent/python".into()];
         let surroundings = Surroundings { pythons, ..surroundings(folder.path()) };
-        let message = download(&surroundings).unwrap_err().to_string();
+        let message = download(&surroundings, Build::Cpu).unwrap_err().to_string();
         assert!(message.contains("/nonexistent/python") && message.contains("ORT_DYLIB_PATH"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the partial download is gone");
     }

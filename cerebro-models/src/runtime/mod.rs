@@ -4,17 +4,20 @@
 //! building Cerebro needs no C++ library. [`load`] looks, in this order, at
 //!
 //! 1. the file named by the environment variable `ORT_DYLIB_PATH`, and then nowhere else;
-//! 2. the [cache folder](cache_folder), where [`install`] puts it;
+//! 2. the [cache folder](cache_folder), where [`install_cuda`] and [`install`] put it: a build for
+//!    GPUs, which runs on CPUs too, before one for CPUs alone;
 //! 3. the `onnxruntime` package of the Python installation on the `PATH` (nothing of Python is
 //!    run or loaded but the question where the package lies);
 //! 4. the system's library path.
 //!
 //! A library that is too old or does not load is passed over, and the error at the end says why.
-//! Only [`install`] ever downloads anything; programs call it, this library does not.
+//! Only [`install`] and [`install_cuda`] ever download anything; programs call them, this library
+//! does not.
 //!
 //! ONNX Runtime allows one environment per process, ever; it lives in this module. A program that
 //! uses the crate `ort` for itself too calls [`load`] first and must not build its own.
 
+mod build;
 mod download;
 mod error;
 mod search;
@@ -28,6 +31,7 @@ use ort::logging::LogLevel;
 pub use error::{Looked, RuntimeError};
 pub use search::cache_folder;
 
+use build::Build;
 use search::Surroundings;
 
 /// The version that [`install`] downloads, and that every number in the documentation was
@@ -73,7 +77,11 @@ pub fn load() -> Result<&'static Runtime, RuntimeError> {
         return Ok(runtime);
     }
     let _loading = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
-    load_while_locked(&Surroundings::of_this_process())
+    // Another thread may have loaded it meanwhile.
+    match RUNTIME.get() {
+        Some(runtime) => Ok(runtime),
+        None => search::search(&Surroundings::of_this_process(), Build::Cpu, load_library),
+    }
 }
 
 /// ONNX Runtime as by [`load`]; where there is none, version [`VERSION`] is downloaded first.
@@ -88,22 +96,40 @@ pub fn load() -> Result<&'static Runtime, RuntimeError> {
 /// # Ok::<(), cerebro_models::runtime::RuntimeError>(())
 /// ```
 pub fn install() -> Result<&'static Runtime, RuntimeError> {
+    install_build(Build::Cpu)
+}
+
+/// ONNX Runtime for NVIDIA's GPUs (and for CPUs): loaded as by [`load`] where a build for them is
+/// found, downloaded first where none is.
+///
+/// The download is the wheel of the Python package `onnxruntime-gpu` (256 MB), as in [`install`].
+/// It wants the NVIDIA driver, and the libraries of CUDA 13 and cuDNN 9 where the system's loader
+/// finds them: neither is fetched. They are looked for when the first model is made on a GPU, and
+/// the error then names what is missing.
+///
+/// A process loads ONNX Runtime once: call this before anything else that loads it.
+///
+/// ```no_run
+/// cerebro_models::runtime::install_cuda()?;
+/// # Ok::<(), cerebro_models::runtime::RuntimeError>(())
+/// ```
+pub fn install_cuda() -> Result<&'static Runtime, RuntimeError> {
+    install_build(Build::Cuda)
+}
+
+fn install_build(build: Build) -> Result<&'static Runtime, RuntimeError> {
     let _loading = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(runtime);
+    }
     let surroundings = Surroundings::of_this_process();
-    match load_while_locked(&surroundings) {
+    match search::search(&surroundings, build, load_library) {
         Err(RuntimeError::NotFound { .. }) => {
-            let library = download::download(&surroundings)?;
+            let library = download::download(&surroundings, build)?;
             load_library(&library).map_err(|reason| RuntimeError::Unusable { library, reason })
         }
         result => result,
     }
-}
-
-fn load_while_locked(surroundings: &Surroundings) -> Result<&'static Runtime, RuntimeError> {
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(runtime);
-    }
-    search::search(surroundings, load_library)
 }
 
 /// Loads `library` and makes the process's environment; the reason if it cannot be used.

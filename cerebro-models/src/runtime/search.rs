@@ -1,13 +1,14 @@
 //! The places where ONNX Runtime may be, in the order of the search.
 
 use std::env;
-use std::env::consts::{ARCH, DLL_PREFIX, DLL_SUFFIX, OS};
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX, OS};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Looked, RuntimeError, VERSION};
+use super::build::Build;
+use super::{Looked, RuntimeError};
 
 /// What of the process's environment steers the search; its own type so that tests can vary it.
 #[derive(Clone, Debug)]
@@ -34,9 +35,8 @@ impl Surroundings {
     }
 
     /// The folder of the installed library, which is there only when it is whole.
-    pub(super) fn installed(&self) -> Option<PathBuf> {
-        let folder = format!("onnxruntime-{VERSION}-{OS}-{ARCH}");
-        self.cache.as_ref().map(|cache| cache.join(folder))
+    pub(super) fn installed(&self, build: Build) -> Option<PathBuf> {
+        self.cache.as_ref().map(|cache| cache.join(build.folder()))
     }
 }
 
@@ -61,9 +61,10 @@ fn path_variable(name: &str) -> Option<PathBuf> {
 /// A place's name, and the libraries to be tried there or why there is none.
 type Place = (String, Result<Vec<PathBuf>, String>);
 
-/// Gives each library found to `load`, until it loads one.
+/// Gives each library found that can do what `build` can to `load`, until it loads one.
 pub(super) fn search<T>(
     surroundings: &Surroundings,
+    build: Build,
     load: impl Fn(&Path) -> Result<T, String>,
 ) -> Result<T, RuntimeError> {
     if let Some(library) = &surroundings.library {
@@ -75,8 +76,17 @@ pub(super) fn search<T>(
         });
     }
     let mut looked = vec![Looked { place: "ORT_DYLIB_PATH".into(), found: "is not set".into() }];
-    for place in [cached, of_python, of_system] {
-        let (name, libraries) = place(surroundings);
+    let places = match build {
+        Build::Cpu => vec![
+            cached(surroundings, Build::Cuda),
+            cached(surroundings, Build::Cpu),
+            of_python(surroundings, build),
+            of_system(surroundings),
+        ],
+        // What lies beside a library on the system's path is not known.
+        Build::Cuda => vec![cached(surroundings, build), of_python(surroundings, build)],
+    };
+    for (name, libraries) in places {
         match libraries.and_then(|libraries| first_loaded(&libraries, &load)) {
             Ok(loaded) => return Ok(loaded),
             Err(found) => looked.push(Looked { place: name, found }),
@@ -111,8 +121,8 @@ fn named_library(library: &Path) -> Result<PathBuf, String> {
     library.canonicalize().map_err(|error| error.to_string())
 }
 
-fn cached(surroundings: &Surroundings) -> Place {
-    let Some(folder) = surroundings.installed() else {
+fn cached(surroundings: &Surroundings, build: Build) -> Place {
+    let Some(folder) = surroundings.installed(build) else {
         let found = "not known: none of CEREBRO_CACHE, XDG_CACHE_HOME and HOME is set";
         return ("the cache folder".into(), Err(found.into()));
     };
@@ -120,7 +130,7 @@ fn cached(surroundings: &Surroundings) -> Place {
         Some(library) => Ok(vec![library]),
         None => Err("nothing is installed there".to_owned()),
     };
-    (format!("the cache folder {}", folder.display()), found)
+    (format!("the installation {}", folder.display()), found)
 }
 
 /// The file of ONNX Runtime in `folder`, whatever version its name ends in.
@@ -139,15 +149,17 @@ pub(super) fn library_in(folder: &Path) -> Option<PathBuf> {
     names.into_iter().find(|path| path.is_file())
 }
 
-fn of_python(surroundings: &Surroundings) -> Place {
+fn of_python(surroundings: &Surroundings, build: Build) -> Place {
     let mut reasons = Vec::new();
     for python in &surroundings.pythons {
         let shown = python.to_string_lossy().into_owned();
         match package_folder(python) {
             Ok(folder) => {
                 let capi = folder.join("capi");
-                let found = library_in(&capi).map(|library| vec![library]).ok_or_else(|| {
-                    format!("{} holds no shared library of ONNX Runtime", capi.display())
+                let library = library_in(&capi).filter(|_| build.is_whole_in(&capi));
+                let found = library.map(|library| vec![library]).ok_or_else(|| {
+                    let package = build.package();
+                    format!("{} lacks the shared libraries of `{package}`", capi.display())
                 });
                 return (format!("the package `onnxruntime` of `{shown}`"), found);
             }
@@ -210,12 +222,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut surroundings =
             Surroundings { cache: Some(folder.path().join("cache")), ..nowhere() };
-        assert_eq!(search(&surroundings, taken).unwrap(), Path::new("libnonexistent.so"));
-        let cached = library_file(&surroundings.installed().unwrap());
-        assert_eq!(search(&surroundings, taken).unwrap(), cached);
+        assert_eq!(
+            search(&surroundings, Build::Cpu, taken).unwrap(),
+            Path::new("libnonexistent.so")
+        );
+        let cached = library_file(&surroundings.installed(Build::Cpu).unwrap());
+        assert_eq!(search(&surroundings, Build::Cpu, taken).unwrap(), cached);
         let named = library_file(folder.path()).canonicalize().unwrap();
         surroundings.library = Some(named.clone());
-        assert_eq!(search(&surroundings, taken).unwrap(), named);
+        assert_eq!(search(&surroundings, Build::Cpu, taken).unwrap(), named);
     }
 
     #[test]
@@ -230,23 +245,40 @@ mod tests {
         fs::write(&python, format!("#!/bin/sh\nprintf %s '{}'\n", package.display())).unwrap();
         fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
         let surroundings = Surroundings { pythons: vec![python.into()], ..nowhere() };
-        assert_eq!(search(&surroundings, taken).unwrap(), packaged);
+        assert_eq!(search(&surroundings, Build::Cpu, taken).unwrap(), packaged);
+    }
+
+    #[test]
+    fn a_build_for_gpus_serves_cpus_and_one_for_cpus_does_not_serve_gpus() {
+        let folder = tempfile::tempdir().unwrap();
+        let surroundings = Surroundings { cache: Some(folder.path().into()), ..nowhere() };
+        let for_cpus = library_file(&surroundings.installed(Build::Cpu).unwrap());
+        assert_eq!(search(&surroundings, Build::Cpu, taken).unwrap(), for_cpus);
+        let error = search(&surroundings, Build::Cuda, taken).unwrap_err();
+        assert!(matches!(error, RuntimeError::NotFound { .. }), "{error}");
+        let for_gpus = library_file(&surroundings.installed(Build::Cuda).unwrap());
+        assert_eq!(search(&surroundings, Build::Cuda, taken).unwrap(), for_gpus);
+        assert_eq!(search(&surroundings, Build::Cpu, taken).unwrap(), for_gpus);
     }
 
     #[test]
     fn a_library_that_does_not_load_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
         let surroundings = Surroundings { cache: Some(folder.path().into()), ..nowhere() };
-        let cached = library_file(&surroundings.installed().unwrap());
+        let cached = library_file(&surroundings.installed(Build::Cpu).unwrap());
         let load = |library: &Path| {
             if library == cached { Err("too old".to_owned()) } else { taken(library) }
         };
-        assert_eq!(search(&surroundings, load).unwrap(), Path::new("libnonexistent.so"));
+        assert_eq!(
+            search(&surroundings, Build::Cpu, load).unwrap(),
+            Path::new("libnonexistent.so")
+        );
     }
 
     #[test]
     fn the_error_lists_every_place_and_the_three_ways_to_mend_it() {
-        let error = search(&nowhere(), |_| Err::<(), _>("does not exist".to_owned())).unwrap_err();
+        let error = search(&nowhere(), Build::Cpu, |_| Err::<(), _>("does not exist".to_owned()))
+            .unwrap_err();
         let message = error.to_string();
         for part in [
             "ORT_DYLIB_PATH: is not set",
@@ -264,7 +296,7 @@ mod tests {
     #[test]
     fn a_named_library_that_is_not_there_is_an_error_even_if_another_place_has_one() {
         let library = Some("/nonexistent/libonnxruntime.so".into());
-        let error = search(&Surroundings { library, ..nowhere() }, taken).unwrap_err();
+        let error = search(&Surroundings { library, ..nowhere() }, Build::Cpu, taken).unwrap_err();
         let message = error.to_string();
         assert!(message.contains("/nonexistent/libonnxruntime.so"), "{message}");
         assert!(

@@ -3,7 +3,7 @@
 use cerebro_core::{ModelError, Slot};
 
 use super::session::GraphSession;
-use super::{Buffer, StepError};
+use super::{Buffer, Memory, StepError};
 use crate::graph::Dialect;
 use crate::onnx::DataType;
 use crate::program::Program;
@@ -38,6 +38,7 @@ impl Updater {
     pub(crate) fn new(
         runtime: &Runtime,
         slot: &Slot,
+        memory: &Memory,
         program: &Program,
         dialect: Dialect,
         shapes: &InputShapes,
@@ -53,7 +54,7 @@ impl Updater {
         let session =
             GraphSession::compile(runtime, slot, "update", shapes.rows, &model, &inputs, &outputs)?;
         let hyperparameters = Buffer::zeros(DataType::Float32, &[program.hyperparameters()])?;
-        Ok(Self { session, hyperparameters, sums: Sums::new(program, &accumulators)? })
+        Ok(Self { session, hyperparameters, sums: Sums::new(memory, program, &accumulators)? })
     }
 
     /// The sums, to be added to by batches.
@@ -79,7 +80,7 @@ impl Updater {
         for (variable, buffer) in state.live_variables().zip(next) {
             if variable.kind == VariableKind::Statistic {
                 let value = counted.next().expect("there is one buffer per statistic");
-                buffer.bytes_mut().copy_from_slice(value.bytes());
+                buffer.copy_from(value)?;
             } else {
                 outputs.push(buffer);
             }
@@ -94,15 +95,20 @@ fn reads(variable: &Variable) -> bool {
 }
 
 impl Sums {
-    fn new(program: &Program, accumulators: &[Accumulator]) -> Result<Self, StepError> {
+    fn new(
+        memory: &Memory,
+        program: &Program,
+        accumulators: &[Accumulator],
+    ) -> Result<Self, StepError> {
+        let buffer = |data_type, dims: &[usize]| Buffer::within(memory, data_type, dims);
         let gradients = || {
-            let buffers = accumulators.iter().map(|of| Buffer::zeros(of.data_type, &of.dims));
+            let buffers = accumulators.iter().map(|of| buffer(of.data_type, &of.dims));
             buffers.collect::<Result<Vec<_>, _>>()
         };
         let statistics = || {
             let variables = program.variables().iter();
             let variables = variables.filter(|variable| variable.kind == VariableKind::Statistic);
-            let buffers = variables.map(|of| Buffer::zeros(of.data_type, &of.dims));
+            let buffers = variables.map(|of| buffer(of.data_type, &of.dims));
             buffers.collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
@@ -114,11 +120,9 @@ impl Sums {
     }
 
     /// Begins at zero.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) -> Result<(), StepError> {
         self.batches = 0;
-        for buffer in &mut self.gradients[self.read] {
-            buffer.bytes_mut().fill(0);
-        }
+        self.gradients[self.read].iter_mut().try_for_each(Buffer::clear)
     }
 
     /// Adds a batch: `run` reads the first buffers, and writes the last. Statistics are `None`

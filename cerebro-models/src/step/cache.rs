@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cerebro_core::{Device, ModelError, Slot};
 
-use super::{Buffer, Stepper, Task, Updater};
+use super::{Buffer, Memory, StepError, Stepper, Task, Updater};
 use crate::graph::Dialect;
 use crate::program::{Program, ProgramId};
 use crate::runtime;
@@ -37,6 +37,8 @@ const STEPPERS: usize = 256;
 #[derive(Debug)]
 pub(crate) struct SlotCache {
     slot: Slot,
+    /// Where variables live, from the first use on.
+    memory: Option<Memory>,
     steppers: HashMap<StepperKey, (Stepper, u64)>,
     /// Counts the uses of steppers: the one with the lowest count was not used for longest.
     uses: u64,
@@ -50,10 +52,19 @@ impl SlotCache {
     fn new(slot: Slot) -> Self {
         Self {
             slot,
+            memory: None,
             steppers: HashMap::new(),
             uses: 0,
             spare: HashMap::new(),
             updaters: HashMap::new(),
+        }
+    }
+
+    /// Where the variables of this slot's trials live: an error if its device cannot be used.
+    pub(crate) fn memory(&mut self) -> Result<&Memory, StepError> {
+        match &mut self.memory {
+            Some(memory) => Ok(memory),
+            unknown => Ok(unknown.insert(Memory::of(&self.slot)?)),
         }
     }
 
@@ -110,7 +121,8 @@ impl SlotCache {
         if let Some(updater) = self.updaters.remove(&program.id()) {
             return Ok(updater);
         }
-        Updater::new(runtime::load()?, &self.slot, program, dialect(&self.slot), shapes)
+        let (slot, dialect) = (self.slot, dialect(&self.slot));
+        Updater::new(runtime::load()?, &slot, self.memory()?, program, dialect, shapes)
     }
 
     /// Takes back an updater.
@@ -123,8 +135,9 @@ impl SlotCache {
         if let Some(buffers) = self.spare.remove(&program.id()) {
             return Ok(buffers);
         }
+        let memory = self.memory()?;
         let live = program.variables().iter().filter(|variable| variable.output.is_some());
-        let buffers = live.map(|variable| Buffer::zeros(variable.data_type, &variable.dims));
+        let buffers = live.map(|of| Buffer::within(memory, of.data_type, &of.dims));
         Ok(buffers.collect::<Result<_, _>>()?)
     }
 

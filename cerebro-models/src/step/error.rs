@@ -22,8 +22,37 @@ pub enum StepError {
         source: ort::Error,
     },
     /// A device that this build has no support for.
-    #[error("this build of Cerebro cannot train on {0}")]
+    #[error(
+        "this build of Cerebro cannot train on {0}: for `cuda:N`, build with the feature `cuda` \
+         of cerebro-models"
+    )]
     Device(Device),
+    /// A device that ONNX Runtime cannot use.
+    #[error(
+        "ONNX Runtime ({library}) cannot use {device}: {message}\n\
+         It takes an NVIDIA GPU with its driver, the libraries of CUDA 13 and cuDNN 9 where the \
+         system's loader finds them, and a build of ONNX Runtime for them: \
+         `cerebro_models::runtime::install_cuda()` fetches one; to train without a GPU, ask for \
+         the device `cpu`"
+    )]
+    Provider {
+        /// The device.
+        device: Device,
+        /// The library that was loaded.
+        library: String,
+        /// What it says.
+        message: String,
+    },
+    /// Memory that cannot be copied from one device to another.
+    #[error("a tensor cannot be copied from {from} to {to}: {message}")]
+    Copy {
+        /// The device that has it.
+        from: Device,
+        /// The device that is to have it.
+        to: Device,
+        /// What ONNX Runtime says.
+        message: String,
+    },
     /// ONNX Runtime refuses a graph.
     #[error("ONNX Runtime cannot compile the {graph} graph for {rows} rows: {message}")]
     Compile {
@@ -109,6 +138,13 @@ pub enum StepError {
 
 impl From<StepError> for ModelError {
     fn from(error: StepError) -> Self {
-        ModelError::other("cannot train on this data", error)
+        let context = match error {
+            StepError::RowShape { .. }
+            | StepError::Label { .. }
+            | StepError::NotFinite { .. }
+            | StepError::Element { .. } => "cannot train on this data",
+            _ => "cannot train",
+        };
+        ModelError::other(context, error)
     }
 }

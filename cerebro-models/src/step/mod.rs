@@ -11,6 +11,7 @@ mod buffer;
 mod cache;
 mod error;
 mod feed;
+mod memory;
 mod session;
 mod stepper;
 
@@ -20,5 +21,6 @@ pub(crate) use accumulation::Updater;
 pub(crate) use buffer::Buffer;
 pub(crate) use cache::{SlotCache, SlotCaches};
 pub(crate) use feed::{Feed, Labels};
+pub(crate) use memory::Memory;
 pub(crate) use session::compile_session;
 pub(crate) use stepper::{Scalars, Stepper, Task};

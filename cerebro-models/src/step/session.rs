@@ -4,7 +4,9 @@ use std::ffi::CString;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
-use cerebro_core::{Device, Slot};
+#[cfg(feature = "cuda")]
+use cerebro_core::Device;
+use cerebro_core::Slot;
 use ort::AsPointer;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -38,9 +40,6 @@ impl GraphSession {
         outputs: &[&str],
     ) -> Result<Self, StepError> {
         let refused = |message: String| StepError::Compile { graph, rows, message };
-        if slot.device != Device::Cpu {
-            return Err(StepError::Device(slot.device));
-        }
         let bytes = model.to_bytes().map_err(|error| refused(error.to_string()))?;
         let session = compile_session(runtime, slot, |options| options.commit_from_memory(&bytes))
             .map_err(|error| refused(error.to_string()))?;
@@ -115,6 +114,10 @@ pub(crate) fn compile_session(
         .with_inter_op_spinning(false)?
         .with_deterministic_compute(true)?
         .with_operators(kernels::domain()?)?;
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(number) = slot.device {
+        options = options.with_execution_providers([super::memory::cuda::provider(number)])?;
+    }
     load(&mut options)
 }
 

@@ -137,6 +137,11 @@ impl Place {
         }
     }
 
+    /// Whether a worker of this process trains on a GPU.
+    pub fn has_gpus(&self) -> bool {
+        matches!(self, Place::Local { devices, .. } if devices.iter().any(|of| *of != Device::Cpu))
+    }
+
     /// Starts it.
     pub fn build(self) -> Result<Arc<dyn Backend>, BackendError> {
         match self {

@@ -36,7 +36,8 @@ pub fn run(options: &Options, stopper: impl FnOnce(ExperimentHandle)) -> Result<
         println!("{} is in order", options.file.display());
         return Ok(());
     }
-    let library = runtime::install()?;
+    let library =
+        if plan.place.has_gpus() { runtime::install_cuda()? } else { runtime::install()? };
     eprintln!("ONNX Runtime  {}", library.library().display());
     fs::create_dir_all(&plan.output.folder).map_err(|error| {
         format!("cannot create the folder {}: {error}", plan.output.folder.display())
