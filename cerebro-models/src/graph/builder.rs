@@ -69,12 +69,12 @@ enum Origin {
 }
 
 #[derive(Debug)]
-struct Node {
-    op: String,
+pub(super) struct Node {
+    pub(super) op: String,
     name: String,
-    inputs: Vec<Option<Value>>,
-    outputs: Vec<Value>,
-    attributes: Attributes,
+    pub(super) inputs: Vec<Option<Value>>,
+    pub(super) outputs: Vec<Value>,
+    pub(super) attributes: Attributes,
 }
 
 /// Which operators a graph may use.
@@ -96,7 +96,7 @@ pub enum Dialect {
 #[derive(Debug, Default)]
 pub struct Builder {
     values: Vec<ValueData>,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     inputs: Vec<Value>,
     /// Small constants by type and bytes, so that each is in the graph once.
     constants: HashMap<(Type, bytes::Bytes), Value>,
@@ -266,7 +266,9 @@ impl Builder {
     }
 
     /// Ends the graph: nodes that no output needs are left out, constants become initializers.
-    pub fn finish(self, outputs: &[(String, Value)]) -> onnx::Model {
+    pub fn finish(mut self, outputs: &[(String, Value)]) -> onnx::Model {
+        let kept: Vec<Value> = outputs.iter().map(|&(_, value)| value).collect();
+        self.join_rectifiers(&kept);
         let mut needed: BTreeSet<Value> = outputs.iter().map(|&(_, value)| value).collect();
         let mut kept = vec![false; self.nodes.len()];
         for (node, keep) in self.nodes.iter().zip(&mut kept).rev() {
@@ -277,7 +279,12 @@ impl Builder {
         }
         let (names, copies) = self.names(outputs);
         let name = |value: &Value| names[value.0 as usize].clone();
+        let is_output = |name: &str| outputs.iter().any(|(output, _)| output == name);
         let mut graph = onnx::Graph { name: "cerebro".to_owned(), ..onnx::Graph::default() };
+        let info = |name: String, value: Value| {
+            let value_type = self.value_type(value);
+            ValueInfo::fixed(name, value_type.data_type, &value_type.dims)
+        };
         let mut used = HashMap::new();
         for (node, _) in self.nodes.iter().zip(kept).filter(|(_, keep)| *keep) {
             let number: &mut usize = used.entry(format!("{}/{}", node.name, node.op)).or_default();
@@ -286,11 +293,16 @@ impl Builder {
             let outputs = match op {
                 // These have no optional outputs; a kernel that misses one crashes.
                 "Split" | "TopK" => node.outputs.len(),
+                _ if domain == kernels::DOMAIN => node.outputs.len(),
                 _ => {
                     let last = node.outputs.iter().rposition(|output| needed.contains(output));
                     last.map_or(0, |index| index + 1)
                 }
             };
+            if domain == kernels::DOMAIN {
+                let results = node.outputs.iter().map(|value| info(name(value), *value));
+                graph.value_info.extend(results.filter(|result| !is_output(&result.name)));
+            }
             graph.nodes.push(onnx::Node {
                 op: op.to_owned(),
                 domain: domain.to_owned(),
@@ -307,10 +319,6 @@ impl Builder {
         for (output, value) in copies {
             graph.nodes.push(onnx::Node::new("Identity", [&*name(&value)], [&*output]));
         }
-        let info = |name: String, value: Value| {
-            let value_type = self.value_type(value);
-            ValueInfo::fixed(name, value_type.data_type, &value_type.dims)
-        };
         graph.inputs = self.inputs.iter().map(|input| info(name(input), *input)).collect();
         graph.outputs = outputs.iter().map(|(name, value)| info(name.clone(), *value)).collect();
         for value in &needed {

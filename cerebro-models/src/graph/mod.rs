@@ -8,6 +8,7 @@
 mod builder;
 mod call;
 mod fold;
+mod rectify;
 mod values;
 mod vocabulary;
 

@@ -7,7 +7,6 @@
 
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
-    ShapeInferenceContext,
 };
 use ort::value::TensorElementType;
 
@@ -40,11 +39,6 @@ impl Operator for ReluGradient {
 
     fn create_kernel(&self, _: &KernelContext<'_>) -> ort::Result<ReluGradientKernel> {
         Ok(ReluGradientKernel)
-    }
-
-    fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
-        let input = context.inputs().swap_remove(0);
-        context.set_output(0, &input)
     }
 }
 

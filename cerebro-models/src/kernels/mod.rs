@@ -1,8 +1,9 @@
 //! Operators of Cerebro's own, run by ONNX Runtime on the processor.
 //!
-//! Each one computes what a handful of standard operators compute, in one pass over memory: the
-//! same operations on each element in the same order, none of them contracted. The standard form is what every other device runs and what tests compare with; graphs
-//! in the [fused dialect](crate::graph::Dialect) have these instead.
+//! Each one computes what a handful of standard operators compute, in fewer passes over memory. The
+//! standard form is what every other device runs and what tests compare with; graphs in the [fused
+//! dialect](crate::graph::Dialect) have these instead. Operations are in one order whatever the
+//! number of threads, and none is contracted.
 
 #[cfg(test)]
 mod tests;
@@ -35,12 +36,27 @@ macro_rules! fastest {
         }
     }};
 }
+
+#[macro_use]
+mod vector;
+
+mod convolution;
+mod correlation;
+mod embedding;
 mod mask;
+mod node;
+mod normalization;
+mod pool;
+mod sum;
 mod update;
 
 use ort::operator::OperatorDomain;
 
+pub(crate) use convolution::{CONV, CONV_INPUT_GRADIENT, CONV_WEIGHT_GRADIENT};
+pub(crate) use embedding::EMBEDDING_GRADIENT;
 pub(crate) use mask::RELU_GRADIENT;
+pub(crate) use normalization::{BATCH_NORM, BATCH_NORM_GRADIENT, LAYER_NORM_GRADIENT};
+pub(crate) use pool::{MAX_POOL_GRADIENT, MOST_AXES};
 pub(crate) use update::{ADAM, MOMENTUM, SGD};
 
 /// The domain of the operators, with which their names in graphs begin.
@@ -48,7 +64,15 @@ pub(crate) const DOMAIN: &str = "ai.cerebro";
 
 /// The operators, to be registered with one session.
 pub(crate) fn domain() -> ort::Result<OperatorDomain> {
-    mask::add_to(update::add_to(OperatorDomain::new(DOMAIN)?)?)
+    let domain = mask::add_to(update::add_to(OperatorDomain::new(DOMAIN)?)?)?;
+    let domain = node::add::<convolution::Conv>(domain)?;
+    let domain = node::add::<convolution::ConvInputGradient>(domain)?;
+    let domain = node::add::<convolution::ConvWeightGradient>(domain)?;
+    let domain = node::add::<embedding::EmbeddingGradient>(domain)?;
+    let domain = node::add::<normalization::BatchNorm>(domain)?;
+    let domain = node::add::<normalization::BatchNormGradient>(domain)?;
+    let domain = node::add::<normalization::LayerNormGradient>(domain)?;
+    node::add::<pool::MaxPoolGradient>(domain)
 }
 
 /// The name of the operator `name` within the domain.

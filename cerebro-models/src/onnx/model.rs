@@ -49,6 +49,9 @@ pub struct Graph {
     pub outputs: Vec<ValueInfo>,
     /// Constant tensors by name: the weights among them.
     pub initializers: IndexMap<String, TensorData>,
+    /// Types of values inside the graph that a runtime may not be able to infer, such as results of
+    /// custom operators. Written to files, but not read: reading infers all types anew.
+    pub value_info: Vec<ValueInfo>,
 }
 
 impl Graph {

@@ -100,6 +100,7 @@ fn read_graph(proto: GraphProto, files: &mut ExternalFiles) -> Result<Graph, Onn
         inputs: proto.input.into_iter().map(read_value).collect(),
         outputs: proto.output.into_iter().map(read_value).collect(),
         initializers,
+        value_info: Vec::new(),
         name: proto.name,
     })
 }

@@ -83,7 +83,7 @@ fn write_graph(graph: &Graph) -> GraphProto {
         initializer: initializers.map(|(name, tensor)| write_tensor(name, tensor)).collect(),
         input: graph.inputs.iter().map(write_value).collect(),
         output: graph.outputs.iter().map(write_value).collect(),
-        value_info: Vec::new(),
+        value_info: graph.value_info.iter().map(write_value).collect(),
         sparse_initializer: Vec::new(),
     }
 }
@@ -215,6 +215,7 @@ mod tests {
             )],
             outputs: vec![ValueInfo { name: "y".to_owned(), value_type: ValueType::Other }],
             initializers: [("w".to_owned(), TensorData::from_f32(&[2], &[1.0, 2.0]))].into(),
+            value_info: Vec::new(),
         };
         let function = Function {
             name: "f".to_owned(),

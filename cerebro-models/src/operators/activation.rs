@@ -1,8 +1,9 @@
 //! Activation functions.
 
+use super::fused::may_fuse;
 use super::shapes::same;
 use super::{Composition, Gradients, Operator, Site, only};
-use crate::graph::{Attributes, Builder, Dialect, Value, normalize_axis};
+use crate::graph::{Attributes, Builder, Value, normalize_axis};
 use crate::kernels::RELU_GRADIENT;
 use crate::onnx::DataType;
 
@@ -36,7 +37,7 @@ fn nonzero(g: &mut Builder, x: Value) -> Value {
 }
 
 fn relu(g: &mut Builder, at: &Site<'_>) -> Gradients {
-    if g.dialect() == Dialect::Fused && g.data_type(at.y(0)) == DataType::Float32 {
+    if may_fuse(g, &[at.y(0)]) {
         return only(g.binary(RELU_GRADIENT, at.dy(), at.y(0)));
     }
     let mask = nonzero(g, at.y(0));

@@ -1,11 +1,14 @@
 //! Convolutions and their transposes, over any number of spatial axes.
 
+use super::fused::may_fuse;
 use super::window::{Window, sizes};
-use super::{Gradients, Operator, Site};
+use super::{Gradients, Lowered, Node, Operator, Site};
+use crate::autodiff::{Forward, Mode};
 use crate::graph::{Attributes, Builder, Call, Transposed, Type, Value};
+use crate::kernels;
 
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator::rule("Conv", conv_shape, conv),
+    Operator::lowered("Conv", conv_shape, conv_forward, conv),
     Operator::rule("ConvTranspose", conv_transpose_shape, conv_transpose),
 ];
 
@@ -21,6 +24,27 @@ struct Convolution {
 }
 
 impl Convolution {
+    /// The attributes of this crate's own convolutions, with the sizes `given`.
+    fn fused_attributes(&self, given: &str, sizes: &[usize]) -> Attributes {
+        let ints = |values: &[usize]| values.iter().map(|&v| v as i64).collect::<Vec<_>>();
+        Attributes::none()
+            .with("strides", ints(&self.window.strides))
+            .with("pads_before", ints(&self.window.pads_before))
+            .with(given, ints(sizes))
+    }
+
+    /// Whether it may be an operator of this crate's own.
+    fn fuses(&self, g: &Builder, values: &[Value]) -> bool {
+        let window = &self.window;
+        let axes = window.kernel.len();
+        may_fuse(g, values)
+            && self.groups == 1
+            && (1..=2).contains(&axes)
+            && window.dilations.iter().all(|&dilation| dilation == 1)
+            && window.kernel.iter().all(|&size| size > 0)
+            && values.iter().all(|&value| g.value_type(value).elements() > 0)
+    }
+
     fn attributes(&self) -> Attributes {
         let ints = |values: &[usize]| values.iter().map(|&v| v as i64).collect::<Vec<_>>();
         let window = &self.window;
@@ -68,13 +92,40 @@ fn conv_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     Ok(vec![Type::new(call.data_type(0)?, dims)])
 }
 
+fn conv_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, String> {
+    let (x, w) = (node.required(0)?, node.required(1)?);
+    let types = conv_shape(&node.call(forward.graph))?;
+    let convolution = convolution(&node.call(forward.graph))?;
+    let g = &mut *forward.graph;
+    let outputs = if forward.mode == Mode::Training && convolution.fuses(g, &[x, w]) {
+        let bias = node.input(2).unwrap_or_else(|| {
+            let (data_type, filters) = (g.data_type(w), g.dims(w)[0]);
+            g.fill(0.0, data_type, &[filters])
+        });
+        let attributes = convolution.fused_attributes("places", &types[0].dims[2..]);
+        vec![g.op(kernels::CONV, &[x, w, bias], attributes)]
+    } else {
+        g.emit("Conv", node.inputs, node.attributes.clone(), 1)
+    };
+    Ok(Lowered { outputs, saved: Vec::new() })
+}
+
 /// The gradients of a convolution are convolutions (Dumoulin and Visin 2016, "A guide to
 /// convolution arithmetic for deep learning").
 fn conv(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let convolution = convolution(&at.call(g))?;
     let (x, w, dy) = (at.x(0), at.x(1), at.dy());
-    let dx = input_gradient(g, &convolution, x, w, dy);
-    let dw = weight_gradient(g, &convolution, x, dy, w);
+    let (dx, dw) = if convolution.fuses(g, &[x, w, dy]) {
+        let size = g.dims(x)[2..].to_vec();
+        let by_input = convolution.fused_attributes("input", &size);
+        let by_weight = convolution.fused_attributes("kernel_shape", &convolution.window.kernel);
+        (
+            g.op(kernels::CONV_INPUT_GRADIENT, &[dy, w], by_input),
+            g.op(kernels::CONV_WEIGHT_GRADIENT, &[dy, x], by_weight),
+        )
+    } else {
+        (input_gradient(g, &convolution, x, w, dy), weight_gradient(g, &convolution, x, dy, w))
+    };
     Ok(vec![Some(dx), Some(dw), at.input(2).map(|_| bias_gradient(g, dy))])
 }
 

@@ -1,8 +1,10 @@
 //! Operators that pick elements by index, and those that put them there.
 
+use super::fused::may_fuse;
 use super::shapes::same;
 use super::{Gradients, Operator, Site, only};
 use crate::graph::{Attributes, Builder, Call, Type, Value, normalize_axis};
+use crate::kernels;
 use crate::onnx::{DataType, TensorData};
 
 pub(super) const OPERATORS: &[Operator] = &[
@@ -76,6 +78,10 @@ fn one_row(
 /// `ScatterND` is fastest, but ONNX Runtime's processor kernel adds from several threads at once
 /// without care for rows that occur twice: it is right with one thread only.
 fn add_rows(g: &mut Builder, rows: Value, column: Value, height: usize, width: usize) -> Value {
+    if may_fuse(g, &[rows]) {
+        let attributes = Attributes::none().with("height", height as i64);
+        return g.op(kernels::EMBEDDING_GRADIENT, &[rows, column], attributes);
+    }
     let data_type = g.data_type(rows);
     let zeros = g.fill(0.0, data_type, &[height, width]);
     if g.scatters_in_parallel() {

@@ -1,9 +1,15 @@
 //! Normalizations.
 
+use super::fused::may_fuse;
 use super::{Composition, Gradients, Lowered, Node, Operator, Site};
 use crate::autodiff::{Forward, Mode};
 use crate::graph::{Attributes, Builder, Call, Type, Value, normalize_axis};
+use crate::kernels;
 use crate::onnx::{DataType, TensorData};
+
+/// Channels in shorter pieces than this are left to the standard operators, which read rows of all
+/// channels in the order of memory.
+const SHORTEST_PIECE: usize = 4;
 
 pub(super) const OPERATORS: &[Operator] = &[
     Operator::lowered("BatchNormalization", batch_shape, batch_forward, batch),
@@ -47,12 +53,7 @@ fn batch_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, 
     let running = [forward.statistic(mean), forward.statistic(variance)];
     let g = &mut *forward.graph;
     let count = g.value_type(x).elements() / g.dims(scale)[0].max(1);
-    let batch_mean = channel_mean(g, x);
-    let shaped = per_channel(g, batch_mean, x);
-    let centered = g.sub(x, shaped);
-    let squared = g.square(centered);
-    let batch_variance = channel_mean(g, squared);
-    let y = affine(g, x, [scale, bias, batch_mean, batch_variance], epsilon);
+    let [y, batch_mean, batch_variance] = normalize_batch(g, x, scale, bias, epsilon);
     let keep = node.attributes.float("momentum", 0.9);
     let new_mean = blend(g, running[0], batch_mean, keep, 1.0 - keep);
     let new_variance = if count > 1 {
@@ -68,6 +69,37 @@ fn batch_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, 
         outputs: outputs.into_iter().take(node.outputs).collect(),
         saved: vec![batch_mean, batch_variance],
     })
+}
+
+/// `x` normalized with its own statistics, and these: mean and variance per channel.
+fn normalize_batch(
+    g: &mut Builder,
+    x: Value,
+    scale: Value,
+    bias: Value,
+    epsilon: f64,
+) -> [Value; 3] {
+    if fuses_batch(g, &[x, scale, bias]) {
+        let inputs = [x, scale, bias].map(Some);
+        let outputs = g.emit(kernels::BATCH_NORM, &inputs, batch_attributes(epsilon), 3);
+        return outputs.try_into().unwrap_or([Value::REFUSED; 3]);
+    }
+    let mean = channel_mean(g, x);
+    let shaped = per_channel(g, mean, x);
+    let centered = g.sub(x, shaped);
+    let squared = g.square(centered);
+    let variance = channel_mean(g, squared);
+    [affine(g, x, [scale, bias, mean, variance], epsilon), mean, variance]
+}
+
+/// Whether the batch normalization of the first of `values` may be a node of its own.
+fn fuses_batch(g: &Builder, values: &[Value]) -> bool {
+    let piece: usize = g.dims(values[0]).iter().skip(2).product();
+    may_fuse(g, values) && g.dims(values[0]).len() > 2 && piece >= SHORTEST_PIECE
+}
+
+fn batch_attributes(epsilon: f64) -> Attributes {
+    Attributes::none().with("epsilon", epsilon as f32).with("rectified", 0)
 }
 
 /// `scale (x - mean) / sqrt(variance + epsilon) + bias` per channel: the inference operator.
@@ -123,6 +155,12 @@ fn batch(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let own_statistics = at.saved.len() == 2;
     let (mean, variance) =
         if own_statistics { (at.saved[0], at.saved[1]) } else { (at.x(3), at.x(4)) };
+    let inputs = [dy, x, scale, at.x(2), mean, variance];
+    if own_statistics && fuses_batch(g, &[x, scale, at.x(2)]) && may_fuse(g, &inputs) {
+        let inputs = inputs.map(Some);
+        let gradients = g.emit(kernels::BATCH_NORM_GRADIENT, &inputs, batch_attributes(epsilon), 3);
+        return Ok(gradients.into_iter().map(Some).chain([None, None]).collect());
+    }
     let (zeros, ones) = (g.filled(0.0, scale), g.filled(1.0, scale));
     let shifted = g.add_scalar(variance, epsilon);
     let deviation = g.unary("Sqrt", shifted);
@@ -172,6 +210,13 @@ fn layer(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let &[mean, inverse] = at.saved else {
         return Err("its statistics were not kept".to_owned());
     };
+    let inputs = [dy, x, scale, mean, inverse];
+    if may_fuse(g, &inputs) && g.dims(scale) == &g.dims(x)[axis..] {
+        let gradients =
+            g.emit(kernels::LAYER_NORM_GRADIENT, &inputs.map(Some), Attributes::none(), 3);
+        let count = if at.input(2).is_some() { 3 } else { 2 };
+        return Ok(gradients.into_iter().take(count).map(Some).collect());
+    }
     let data_type = g.data_type(x);
     let (mean, inverse) = (g.cast(mean, data_type), g.cast(inverse, data_type));
     let centered = g.sub(x, mean);

@@ -1,9 +1,11 @@
 //! Pools: maxima and means of windows.
 
+use super::fused::may_fuse;
 use super::window::{Window, sizes};
 use super::{Gradients, Lowered, Node, Operator, Site, only};
 use crate::autodiff::{Forward, Mode};
 use crate::graph::{Attributes, Builder, Call, Type, Value};
+use crate::kernels;
 use crate::onnx::{DataType, TensorData};
 
 /// The most elements of a constant that a rule makes.
@@ -58,10 +60,17 @@ fn pool_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     Ok(vec![values, Type::new(DataType::Int64, dims)])
 }
 
-/// Training keeps where each maximum was.
+/// Whether where the maxima were is found again by the gradient.
+fn looks_again(g: &Builder, x: Value, outputs: usize) -> bool {
+    let axes = g.dims(x).len().saturating_sub(2);
+    may_fuse(g, &[x]) && outputs == 1 && axes <= kernels::MOST_AXES
+}
+
+/// Training keeps where each maximum was, unless the gradient can do without.
 fn max_pool_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, String> {
     let attributes = node.attributes.clone();
-    if forward.mode == Mode::Inference {
+    let again = looks_again(forward.graph, node.required(0)?, node.outputs);
+    if forward.mode == Mode::Inference || again {
         let outputs = forward.graph.emit("MaxPool", node.inputs, attributes, node.outputs);
         return Ok(Lowered { outputs, saved: Vec::new() });
     }
@@ -72,6 +81,17 @@ fn max_pool_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowere
 
 /// Each gradient goes to where the maximum was; the places count through the whole tensor.
 fn max_pool(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    if at.saved.is_empty() {
+        let window = window(&at.call(g))?;
+        let ints = |values: &[usize]| values.iter().map(|&v| v as i64).collect::<Vec<_>>();
+        let attributes = Attributes::none()
+            .with("kernel_shape", ints(&window.kernel))
+            .with("strides", ints(&window.strides))
+            .with("dilations", ints(&window.dilations))
+            .with("pads_before", ints(&window.pads_before));
+        let inputs = [at.dy(), at.x(0), at.y(0)];
+        return only(g.op(kernels::MAX_POOL_GRADIENT, &inputs, attributes));
+    }
     let dims = g.dims(at.x(0)).to_vec();
     let indices = at.saved.first().copied().unwrap_or(Value::REFUSED);
     let count = g.value_type(at.dy()).elements();

@@ -1,6 +1,8 @@
 //! Fused graphs compute what standard graphs compute.
 
-use cerebro_core::data::{MemoryPartition, Tensor};
+mod networks;
+
+use cerebro_core::data::{MemoryPartition, Partition, Tensor};
 use cerebro_core::{PartitionId, Seed, Slot};
 use ndarray::{Array1, Array2};
 
@@ -13,7 +15,7 @@ use crate::program::Program;
 use crate::runtime;
 use crate::schedule::Progress;
 use crate::state::TrainingState;
-use crate::step::{Buffer, Feed, Labels, Scalars, Stepper, Task};
+use crate::step::{Buffer, Feed, Scalars, Stepper, Task};
 use crate::training::{InputShapes, ParameterGroup, Threads, TrainingSpec};
 
 /// Odd sizes, so that vector code has remainders.
@@ -29,10 +31,28 @@ fn program(optimizer: &Optimizer) -> Program {
     Program::new(nn::mlp(FEATURES, &[19], CLASSES), spec, None, length).unwrap()
 }
 
-/// All variables after some steps in `dialect`.
+/// All variables after some steps of the multilayer perceptron in `dialect`.
 fn train(optimizer: &Optimizer, dialect: Dialect) -> Vec<f32> {
+    runtime::install().unwrap();
+    let mut rng = Seed(2).rng();
+    let x = Array2::from_shape_fn((ROWS, FEATURES), |_| rng.normal() as f32);
+    let y = Array1::from_shape_fn(ROWS, |_| rng.below(CLASSES as u64) as i64);
+    let tensors = [("x", Tensor::from(x.into_dyn())), ("y", Tensor::from(y.into_dyn()))];
+    let partition = MemoryPartition::new(PartitionId(0), tensors).unwrap();
+    train_on(&program(optimizer), optimizer, &partition, &Slot::default(), dialect, 3)
+}
+
+/// All variables of `program` after `steps` steps on the whole of `partition`, whose tensor `y` is
+/// the target and whose first other tensor is the input.
+fn train_on(
+    program: &Program,
+    optimizer: &Optimizer,
+    partition: &MemoryPartition,
+    slot: &Slot,
+    dialect: Dialect,
+    steps: u64,
+) -> Vec<f32> {
     let runtime = runtime::install().unwrap();
-    let program = program(optimizer);
     let mut state = TrainingState::initial(program.variables(), |variable, buffer| {
         let initializer = program.initializers().get(&variable.name);
         let fill = |initializer: &crate::init::Initializer| {
@@ -42,25 +62,14 @@ fn train(optimizer: &Optimizer, dialect: Dialect) -> Vec<f32> {
         initializer.map(fill).is_some()
     })
     .unwrap();
-
-    let mut rng = Seed(2).rng();
-    let x = Array2::from_shape_fn((ROWS, FEATURES), |_| rng.normal() as f32);
-    let y = Array1::from_shape_fn(ROWS, |_| rng.below(CLASSES as u64) as i64);
-    let tensors = [("x", Tensor::from(x.into_dyn())), ("y", Tensor::from(y.into_dyn()))];
-    let partition = MemoryPartition::new(PartitionId(0), tensors).unwrap();
-
-    let shapes = InputShapes::rows(ROWS);
-    let mut stepper =
-        Stepper::new(runtime, &Slot::default(), &program, Task::Step, dialect, &shapes).unwrap();
+    let shapes = InputShapes::rows(partition.rows());
+    let mut stepper = Stepper::new(runtime, slot, program, Task::Step, dialect, &shapes).unwrap();
     let interface = stepper.interface();
-    let labels = Labels { classes: CLASSES, ignored: None };
-    let columns = [
-        (&interface.inputs[0], "x", None),
-        (interface.target.as_ref().unwrap(), "y", Some(labels)),
-    ];
-    let mut feed = Feed::new(&partition, &columns).unwrap();
-    let rows: Vec<u32> = (0..ROWS as u32).collect();
-    for step in 1..=3 {
+    let columns =
+        [(&interface.inputs[0], "x", None), (interface.target.as_ref().unwrap(), "y", None)];
+    let mut feed = Feed::new(partition, &columns).unwrap();
+    let rows: Vec<u32> = (0..partition.rows() as u32).collect();
+    for step in 1..=steps {
         let hyperparameters = optimizer.hyperparameters(step, optimizer.learning_rate);
         let scalars = Scalars { hyperparameters: &hyperparameters, seed: 0 };
         let changing = program.variables().iter().filter(|variable| variable.output.is_some());

@@ -1,0 +1,316 @@
+//! Operators within small networks: the same weights after some steps in both dialects, and the
+//! same bits with any number of threads.
+
+use cerebro_core::data::{MemoryPartition, Tensor};
+use cerebro_core::{PartitionId, Seed, Slot};
+use ndarray::{ArrayD, IxDyn};
+
+use super::train_on;
+use crate::graph::Dialect;
+use crate::kernels::{
+    BATCH_NORM, BATCH_NORM_GRADIENT, CONV, CONV_INPUT_GRADIENT, CONV_WEIGHT_GRADIENT,
+    EMBEDDING_GRADIENT, LAYER_NORM_GRADIENT, MAX_POOL_GRADIENT, RELU_GRADIENT, in_domain,
+};
+use crate::loss::Loss;
+use crate::nn::Network;
+use crate::onnx::{Attribute, DataType, Graph, Model, Node, TensorData, ValueInfo};
+use crate::optim::Optimizer;
+use crate::program::Program;
+use crate::step::Task;
+use crate::training::{InputShapes, Threads, TrainingSpec};
+
+/// A network in the making, whose newest value is `h`.
+struct Small {
+    graph: Graph,
+    shape: Vec<usize>,
+    count: usize,
+    frozen: Vec<String>,
+}
+
+impl Small {
+    fn new(shape: &[usize]) -> Self {
+        let inputs = vec![ValueInfo::fixed("x", DataType::Float32, shape)];
+        let graph = Graph { inputs, ..Graph::default() };
+        Self { graph, shape: shape.to_vec(), count: 0, frozen: Vec::new() }
+    }
+
+    fn value(&self) -> String {
+        if self.count == 0 { "x".to_owned() } else { format!("h{}", self.count) }
+    }
+
+    fn weight(&mut self, dims: &[usize], around: f64) -> String {
+        let name = format!("w{}", self.graph.initializers.len());
+        let mut rng = Seed(7).derive(&name, &[]).rng();
+        let values: Vec<f32> = (0..dims.iter().product::<usize>())
+            .map(|_| (around + 0.3 * rng.normal()) as f32)
+            .collect();
+        self.graph.initializers.insert(name.clone(), TensorData::from_f32(dims, &values));
+        name
+    }
+
+    fn node(
+        mut self,
+        op: &str,
+        weights: &[String],
+        attributes: &[(&str, Attribute)],
+        shape: &[usize],
+    ) -> Self {
+        let before = self.value();
+        self.count += 1;
+        let inputs: Vec<&str> =
+            [before.as_str()].into_iter().chain(weights.iter().map(String::as_str)).collect();
+        let after = self.value();
+        let node = Node::new(op, inputs, [after.as_str()]);
+        let node =
+            attributes.iter().fold(node, |node, (name, value)| node.with(name, value.clone()));
+        self.graph.nodes.push(node);
+        self.shape = shape.to_vec();
+        self
+    }
+
+    /// A convolution with a bias, with `pads` before and after each axis.
+    fn conv(mut self, filters: usize, kernel: &[usize], stride: usize, pads: [usize; 2]) -> Self {
+        let axes = kernel.len();
+        let ints = |values: Vec<usize>| Attribute::Ints(values.iter().map(|&v| v as i64).collect());
+        let weight = self.weight(&[&[filters, self.shape[1]], kernel].concat(), 0.0);
+        let bias = self.weight(&[filters], 0.0);
+        let mut shape = vec![self.shape[0], filters];
+        shape
+            .extend((0..axes).map(|axis| {
+                (self.shape[axis + 2] + pads[0] + pads[1] - kernel[axis]) / stride + 1
+            }));
+        let attributes = [
+            ("kernel_shape", ints(kernel.to_vec())),
+            ("strides", ints(vec![stride; axes])),
+            ("pads", ints([vec![pads[0]; axes], vec![pads[1]; axes]].concat())),
+        ];
+        self.node("Conv", &[weight, bias], &attributes, &shape)
+    }
+
+    fn batch_norm(mut self) -> Self {
+        let channels = self.shape[1];
+        let [scale, bias] = [1.0, 0.1].map(|around| self.weight(&[channels], around));
+        let (mean, variance) = ("mean".to_owned(), "variance".to_owned());
+        for (name, value) in [(&mean, 0.0), (&variance, 1.0)] {
+            let data = TensorData::from_f32(&[channels], &vec![value; channels]);
+            self.graph.initializers.insert(name.clone(), data);
+        }
+        let shape = self.shape.clone();
+        self.node("BatchNormalization", &[scale, bias, mean, variance], &[], &shape)
+    }
+
+    fn plain(self, op: &str) -> Self {
+        let shape = self.shape.clone();
+        self.node(op, &[], &[], &shape)
+    }
+
+    fn program(mut self, optimizer: &Optimizer) -> Program {
+        let name = self.value();
+        self.graph.outputs.push(ValueInfo::fixed(name, DataType::Float32, &self.shape));
+        let mut spec = TrainingSpec::new(Loss::MeanSquaredError, optimizer.kind());
+        spec.frozen = self.frozen;
+        let network = Network::from(Model::new(self.graph, 20));
+        let length = optimizer.hyperparameters(1, optimizer.learning_rate).len();
+        Program::new(network, spec, None, length).unwrap()
+    }
+}
+
+/// The variables after two steps in `dialect` with `threads`.
+fn trained(network: impl Fn() -> Small, dialect: Dialect, threads: usize) -> Vec<f32> {
+    let optimizer = Optimizer::sgd(0.1);
+    let small = network();
+    let (input, target) = (small.graph.inputs[0].clone(), small.shape.clone());
+    let program = small.program(&optimizer);
+    let dims: Vec<usize> = match &input.value_type {
+        crate::onnx::ValueType::Tensor(tensor) => tensor.dims.clone().unwrap(),
+        crate::onnx::ValueType::Other => unreachable!("inputs are tensors"),
+    }
+    .iter()
+    .map(|dim| match dim {
+        crate::onnx::Dimension::Size(size) => *size,
+        _ => unreachable!("shapes are fixed"),
+    })
+    .collect();
+    let mut rng = Seed(3).rng();
+    let mut normal = |dims: &[usize]| {
+        Tensor::from(ArrayD::from_shape_simple_fn(IxDyn(dims), || rng.normal() as f32))
+    };
+    let tensors = [("x", normal(&dims)), ("y", normal(&target))];
+    let partition = MemoryPartition::new(PartitionId(0), tensors).unwrap();
+    let slot = Slot { threads, ..Slot::default() };
+    train_on(&program, &optimizer, &partition, &slot, dialect, 2)
+}
+
+fn operators(network: impl Fn() -> Small, dialect: Dialect) -> Vec<String> {
+    let small = network();
+    let rows = small.shape[0];
+    let program = small.program(&Optimizer::sgd(0.1));
+    let model = program.draw(Task::Step, dialect, Threads::Any, &InputShapes::rows(rows)).unwrap();
+    model.graph.nodes.into_iter().map(|node| node.op).collect()
+}
+
+/// Both dialects give the same, the fused one has each of `expected`, and its bits do not depend on
+/// the number of threads.
+fn agree(what: &str, expected: &[&'static str], network: impl Fn() -> Small) {
+    let nodes = operators(&network, Dialect::Fused);
+    for name in expected {
+        assert!(nodes.iter().any(|op| op == in_domain(name)), "{what}: no {name} in {nodes:?}");
+    }
+    let standard = trained(&network, Dialect::Standard, 1);
+    let fused = trained(&network, Dialect::Fused, 1);
+    assert_eq!(fused.len(), standard.len());
+    for (index, (fused, standard)) in fused.iter().zip(&standard).enumerate() {
+        let close = (fused - standard).abs() <= 2e-5 + 2e-4 * standard.abs();
+        assert!(close, "{what}: variable element {index} is {fused}, should be {standard}");
+    }
+    assert!(standard.iter().all(|value| value.is_finite()), "{what}");
+    for _ in 0..3 {
+        assert_eq!(trained(&network, Dialect::Fused, 2), fused, "{what}: with two threads");
+    }
+}
+
+#[test]
+fn convolutions_of_any_geometry_train_as_the_standard_operators_do() {
+    let convolutions = [CONV, CONV_INPUT_GRADIENT, CONV_WEIGHT_GRADIENT];
+    // Kernel, stride, paddings: shorter than the stride, longer, uneven, none.
+    let geometries: [(&[usize], usize, [usize; 2]); 10] = [
+        (&[3, 3], 1, [1, 1]),
+        (&[3, 3], 2, [1, 1]),
+        (&[1, 1], 1, [0, 0]),
+        (&[1, 1], 2, [0, 0]),
+        (&[5, 2], 1, [0, 1]),
+        (&[4, 4], 3, [2, 0]),
+        (&[2, 2], 3, [1, 0]),
+        (&[7, 7], 2, [3, 3]),
+        (&[5], 1, [2, 2]),
+        (&[4], 2, [1, 2]),
+    ];
+    for (kernel, stride, pads) in geometries {
+        // Channel counts that are no multiples of a vector, and one that is more than a tile.
+        for (inner, filters) in [(3, 5), (16, 37), (40, 8)] {
+            let input = [&[5, 2], &[11, 9][..kernel.len()]].concat();
+            let network = || {
+                let small = Small::new(&input).conv(inner, &vec![1; kernel.len()], 1, [0, 0]);
+                small.plain("Tanh").conv(filters, kernel, stride, pads)
+            };
+            agree(
+                &format!("{kernel:?} {stride} {pads:?} {inner} {filters}"),
+                &convolutions,
+                network,
+            );
+        }
+    }
+}
+
+#[test]
+fn batch_normalization_trains_as_the_standard_operators_do() {
+    for size in [[4, 3, 5, 7], [2, 20, 1, 4], [64, 2, 33, 1]] {
+        let network = || Small::new(&size).conv(6, &[1, 1], 1, [0, 0]).batch_norm().plain("Tanh");
+        agree(&format!("{size:?}"), &[BATCH_NORM, BATCH_NORM_GRADIENT], network);
+    }
+}
+
+#[test]
+fn a_rectifier_that_alone_reads_a_normalization_becomes_part_of_it() {
+    let network = || {
+        let small = Small::new(&[4, 3, 6, 5]).conv(4, &[3, 3], 1, [1, 1]);
+        small.batch_norm().plain("Relu").conv(2, &[3, 3], 1, [1, 1])
+    };
+    agree("joined", &[BATCH_NORM, BATCH_NORM_GRADIENT], network);
+    let nodes = operators(network, Dialect::Fused);
+    for absent in ["Relu", in_domain(RELU_GRADIENT)] {
+        assert!(!nodes.iter().any(|op| op == absent), "{absent} in {nodes:?}");
+    }
+}
+
+#[test]
+fn a_rectifier_beside_another_reader_of_a_normalization_stays() {
+    let network = || {
+        let mut small = Small::new(&[4, 3, 6, 5]).batch_norm();
+        let normalized = small.value();
+        small = small.plain("Relu");
+        let shape = small.shape.clone();
+        small.node("Add", &[normalized], &[], &shape).conv(2, &[1, 1], 1, [0, 0])
+    };
+    agree("apart", &[BATCH_NORM, BATCH_NORM_GRADIENT, RELU_GRADIENT], network);
+}
+
+#[test]
+fn the_weights_of_a_normalization_may_be_frozen() {
+    let network = || {
+        let mut small = Small::new(&[4, 3, 6, 5]).conv(4, &[3, 3], 1, [1, 1]).batch_norm();
+        // The convolution's weights are w0 and w1.
+        small.frozen = ["w2", "w3"].map(str::to_owned).to_vec();
+        small.plain("Relu")
+    };
+    agree("frozen", &[BATCH_NORM, BATCH_NORM_GRADIENT, CONV_WEIGHT_GRADIENT], network);
+}
+
+#[test]
+fn rectifiers_before_a_pool_over_series_train_as_the_standard_operators_do() {
+    let network = || {
+        let small = Small::new(&[4, 3, 10]).conv(5, &[3], 1, [1, 1]).plain("Relu");
+        let attributes = ["kernel_shape", "strides"].map(|name| (name, Attribute::Ints(vec![2])));
+        small.node("MaxPool", &[], &attributes, &[4, 5, 5])
+    };
+    agree("series", &[CONV_WEIGHT_GRADIENT, MAX_POOL_GRADIENT, RELU_GRADIENT], network);
+}
+
+#[test]
+fn max_pooling_trains_as_the_standard_operators_do() {
+    let ints = |values: &[i64]| Attribute::Ints(values.to_vec());
+    // Windows that tile, overlap, are padded, are dilated.
+    let pools = [
+        ([2, 2], [2, 2], [1, 1], [0_i64; 4], [4_usize, 3]),
+        ([3, 3], [2, 2], [1, 1], [1, 1, 1, 1], [4, 3]),
+        ([3, 2], [1, 1], [1, 1], [0; 4], [6, 5]),
+        ([2, 2], [1, 1], [2, 3], [0; 4], [6, 3]),
+        ([2, 3], [2, 1], [1, 1], [0, 1, 0, 1], [4, 6]),
+    ];
+    for (kernel, strides, dilations, pads, places) in pools {
+        let network = || {
+            let small = Small::new(&[3, 2, 8, 6]).conv(4, &[3, 3], 1, [1, 1]);
+            let attributes = [
+                ("kernel_shape", ints(&kernel)),
+                ("strides", ints(&strides)),
+                ("dilations", ints(&dilations)),
+                ("pads", ints(&pads)),
+            ];
+            small.node("MaxPool", &[], &attributes, &[3, 4, places[0], places[1]])
+        };
+        agree(&format!("{kernel:?} {strides:?} {dilations:?}"), &[MAX_POOL_GRADIENT], network);
+    }
+}
+
+#[test]
+fn layer_normalization_trains_as_the_standard_operators_do() {
+    for (rows, width) in [(3, 7), (130, 33)] {
+        let network = || {
+            let mut small = Small::new(&[rows, 4]);
+            let weight = small.weight(&[4, width], 0.0);
+            let small = small.node("MatMul", &[weight], &[], &[rows, width]);
+            let mut small = small;
+            let [scale, bias] = [1.0, 0.1].map(|around| small.weight(&[width], around));
+            small.node("LayerNormalization", &[scale, bias], &[], &[rows, width])
+        };
+        agree(&format!("{rows} {width}"), &[LAYER_NORM_GRADIENT], network);
+    }
+}
+
+#[test]
+fn embeddings_train_as_the_standard_operators_do() {
+    let network = || {
+        let mut small = Small::new(&[6, 2]);
+        let table = small.weight(&[5, 7], 0.0);
+        // Row 1 twice, row -1 from the end, row 3 not at all.
+        let picked = TensorData::from_i64(&[6], &[1, 0, 1, -1, 2, 4]);
+        let picked = Node::new("Constant", [] as [&str; 0], ["picked"])
+            .with("value", Attribute::Tensor(picked));
+        let gather = Node::new("Gather", [table.as_str(), "picked"], ["rows"]);
+        small.graph.nodes.extend([picked, gather]);
+        let weight = small.weight(&[2, 7], 0.0);
+        let small = small.node("MatMul", &[weight], &[], &[6, 7]);
+        small.node("Add", &["rows".to_owned()], &[], &[6, 7])
+    };
+    agree("embedding", &[EMBEDDING_GRADIENT], network);
+}
