@@ -23,16 +23,13 @@ import sys
 import tempfile
 import threading
 import time
-import venv
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+from environment import HERE, ROOT, add_environment, program, python_with
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--runs", type=int, default=3, help="how often each program runs")
 parser.add_argument("--rows", type=int, default=100_000, help="rows, a fifth of them for validation")
-parser.add_argument("--environment", type=pathlib.Path, default=ROOT / "target" / "side-by-side-python",
-                    help="where PyTorch is, or is to be installed")
+add_environment(parser)
 parser.add_argument("--only", nargs="*", help="of the programs, only these: cerebro, one, pool")
 options = parser.parse_args()
 
@@ -49,18 +46,6 @@ JOB = {
         for rate in (0.001, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
     ],
 }
-
-
-def python_with_torch():
-    python = options.environment / "bin" / "python"
-    if not python.exists():
-        print(f"installing PyTorch and pyarrow into {options.environment} ...", file=sys.stderr)
-        venv.create(options.environment, with_pip=True)
-    wanted = [name for name in ("torch", "numpy", "pyarrow")
-              if subprocess.run([python, "-c", f"import {name}"], capture_output=True).returncode]
-    if wanted:
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
-    return python
 
 
 def processes_below(root):
@@ -120,14 +105,13 @@ def measure(command):
     return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "memory": peak[0], **printed}
 
 
-subprocess.run(["cargo", "build", "--release", "-p", "cerebro-benches", "--bin", "side-by-side"], cwd=ROOT, check=True)
-ours = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "side-by-side"
+ours = program("side-by-side")
 with tempfile.TemporaryDirectory() as folder:
     job = pathlib.Path(folder) / "job.json"
     job.write_text(json.dumps(JOB))
     data = pathlib.Path(folder) / "data"
     subprocess.run([ours, "prepare", job, data, str(options.rows)], check=True)
-    python = python_with_torch()
+    python = python_with(options.environment, ["torch", "numpy", "pyarrow"])
     programs = {
         "cerebro": [ours, "run", job, data],
         "one": [python, HERE / "pytorch.py", "one", job, data],
