@@ -3,7 +3,7 @@
 //! `cargo run --release -p cerebro-backend-local --example driver_cost -- 10000` runs so many trials
 //! of one to three epochs by asynchronous halving, in a store, on workers that do nothing: all the time is the
 //! driver's, the scheduler's, the search's and the journal's. It is to stay under 1 ms per event,
-//! and to need less than 4 KiB of memory per trial, which it does not reach yet.
+//! and to need less than 4 KiB of memory per trial. With `memory` behind the number there is no store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

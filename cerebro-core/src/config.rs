@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::named::Named;
+
 /// The value of one hyperparameter.
 ///
 /// Values are ordered and hashable: floats by their IEEE 754 total order, so that two values are
@@ -175,7 +177,7 @@ impl<T: Into<Value>, const N: usize> From<[T; N]> for Value {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Config(BTreeMap<String, Value>);
+pub struct Config(Named<Value>);
 
 /// What is wrong with a [`Config`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -225,7 +227,7 @@ impl Config {
 
     /// Adds or replaces a hyperparameter.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
-        self.0.insert(name.into(), value.into());
+        self.0.insert(Into::<String>::into(name), value.into());
     }
 
     /// The value of a hyperparameter, if there is one.
@@ -235,7 +237,7 @@ impl Config {
 
     /// Names and values, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.0.iter()
     }
 
     /// The number of hyperparameters.
@@ -298,10 +300,10 @@ impl Config {
     /// Refuses a Config with a hyperparameter that is not among `known`, which is most likely a
     /// misspelt name: a model that ignored it would be tuned over a parameter without effect.
     pub fn only(&self, known: &[&str]) -> Result<(), ConfigError> {
-        match self.0.keys().find(|name| !known.contains(&name.as_str())) {
+        match self.iter().find(|(name, _)| !known.contains(name)) {
             None => Ok(()),
-            Some(name) => Err(ConfigError::Unknown {
-                name: name.clone(),
+            Some((name, _)) => Err(ConfigError::Unknown {
+                name: name.to_owned(),
                 known: known.iter().map(|&name| name.to_owned()).collect(),
             }),
         }
@@ -354,17 +356,17 @@ impl fmt::Display for Config {
 
 impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Config {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        pairs
-            .into_iter()
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect::<BTreeMap<_, _>>()
-            .into()
+        let mut config = Config::new();
+        for (name, value) in pairs {
+            config.set(name, value);
+        }
+        config
     }
 }
 
 impl From<BTreeMap<String, Value>> for Config {
     fn from(values: BTreeMap<String, Value>) -> Self {
-        Config(values)
+        values.into_iter().collect()
     }
 }
 

@@ -156,6 +156,7 @@ pub mod experiment;
 mod id;
 pub mod metric;
 pub mod model;
+mod named;
 pub mod observe;
 pub mod placement;
 mod real;

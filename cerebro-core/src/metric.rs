@@ -4,7 +4,6 @@ mod determination;
 mod ranking;
 mod score;
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub use determination::{Determination, Explained};
 pub use ranking::{ClassRanks, RankHistogram};
 pub use score::{Average, ClassCount, ClassScore, Score};
+
+use crate::named::Named;
 
 /// A sufficient statistic of a metric: what must be summed so that its value over many batches is
 /// the value over all their rows.
@@ -82,6 +83,17 @@ impl Statistic {
         }
     }
 
+    /// What is left of the statistic once nothing more is merged into it: its value, without the
+    /// counts of each class, bin or output that it came from.
+    fn settled(self) -> Self {
+        match self {
+            Statistic::Score(_) | Statistic::RocAuc(_) | Statistic::R2(_) => {
+                Statistic::Mean { sum: self.value(), weight: 1.0 }
+            }
+            small => small,
+        }
+    }
+
     /// The metric's value over everything that was counted; NaN if nothing was.
     pub fn value(&self) -> f64 {
         match self {
@@ -109,7 +121,7 @@ pub const LOSS: &str = "loss";
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Metrics(BTreeMap<String, Statistic>);
+pub struct Metrics(Named<Statistic>);
 
 impl Metrics {
     /// No metrics.
@@ -129,16 +141,23 @@ impl Metrics {
                 }
             }
             None => {
-                self.0.insert(name.to_owned(), statistic);
+                self.0.insert(name, statistic);
             }
         }
     }
 
     /// Merges all of `other`.
     pub fn merge(&mut self, other: &Metrics) {
-        for (name, statistic) in &other.0 {
+        for (name, statistic) in other.iter() {
             self.record(name, statistic.clone());
         }
+    }
+
+    /// These metrics, complete, in little memory: a histogram that was needed to merge the ranks of
+    /// all rows may take a megabyte, and there are as many of these as epochs of trials.
+    pub(crate) fn settled(self) -> Self {
+        let settle = |(name, statistic): (Box<str>, Statistic)| (name, statistic.settled());
+        Self(self.0.into_iter().map(settle).collect())
     }
 
     /// The value of the metric `name`.
@@ -148,12 +167,12 @@ impl Metrics {
 
     /// Names and values, ordered by name.
     pub fn values(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.0.iter().map(|(name, statistic)| (name.as_str(), statistic.value()))
+        self.0.iter().map(|(name, statistic)| (name, statistic.value()))
     }
 
     /// Names and statistics, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Statistic)> {
-        self.0.iter().map(|(name, statistic)| (name.as_str(), statistic))
+        self.0.iter()
     }
 
     /// Whether there is no metric.

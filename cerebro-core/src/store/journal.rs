@@ -2,8 +2,9 @@
 //!
 //! A record is a line: 16 hexadecimal digits of XXH3 over the rest, a space, JSON. A segment is
 //! named by the number of its first record and the driver that wrote it. Segments are merged, ten of
-//! a kind into one, so that their number grows with the logarithm of the journal's length; a merged
-//! segment is also named by the record that comes after its last. Where several begin with the same
+//! a kind into one as long as that one stays small: so there are few of them, each is written a few
+//! times at most, and merging takes little memory however long the journal is. A merged segment is
+//! also named by the record that comes after its last. Where several begin with the same
 //! record, that of the latest driver counts: a driver that did not know yet that it had been
 //! replaced may have left the other.
 
@@ -17,6 +18,9 @@ const FOLDER: &str = "journal";
 
 /// So many segments of a kind are merged into one.
 const FAN: usize = 10;
+
+/// What is merged has no more bytes than this together.
+const LARGEST: usize = 2 << 20;
 
 /// A record as a line.
 pub(super) fn line(record: &Record) -> Vec<u8> {
@@ -104,6 +108,7 @@ impl Segment {
 struct Part {
     path: String,
     records: u64,
+    bytes: usize,
     /// How many times its records were merged.
     level: u32,
 }
@@ -150,7 +155,7 @@ impl Journal {
             let count = found.len() as u64;
             // Parts that an earlier driver left are merged like fresh ones of their size.
             let level = count.ilog(FAN as u64);
-            journal.parts.push(Part { path, records: count, level });
+            journal.parts.push(Part { path, records: count, bytes: bytes.len(), level });
             journal.next += count;
             all.extend(found);
         }
@@ -194,9 +199,9 @@ impl Journal {
         Segment { first: self.next, driver: self.driver, end: None }.path()
     }
 
-    /// Takes in that so many records were written to [`next_path`](Self::next_path).
-    pub(super) fn wrote(&mut self, records: u64) {
-        self.parts.push(Part { path: self.next_path(), records, level: 0 });
+    /// Takes in that so many records, in so many bytes, were written to [`next_path`](Self::next_path).
+    pub(super) fn wrote(&mut self, records: u64, bytes: usize) {
+        self.parts.push(Part { path: self.next_path(), records, bytes, level: 0 });
         self.next += records;
     }
 
@@ -207,7 +212,8 @@ impl Journal {
             self.left_over.pop();
         }
         while let Some(from) = self.mergeable() {
-            let mut bytes = Vec::new();
+            let length = self.parts[from..].iter().map(|part| part.bytes).sum();
+            let mut bytes = Vec::with_capacity(length);
             let mut count = 0;
             for part in &self.parts[from..] {
                 let read = self.objects.get(&part.path).await?.unwrap_or_default();
@@ -222,9 +228,10 @@ impl Journal {
                 Segment { first: self.next - count, driver: self.driver, end: Some(self.next) };
             let level = self.parts[from].level + 1;
             let path = segment.path();
+            let length = bytes.len();
             self.objects.put(&path, Bytes::from(bytes)).await?;
             self.left_over.extend(self.parts.drain(from..).map(|part| part.path));
-            self.parts.push(Part { path, records: count, level });
+            self.parts.push(Part { path, records: count, bytes: length, level });
             while let Some(path) = self.left_over.last() {
                 self.objects.delete(path).await?;
                 self.left_over.pop();
@@ -237,6 +244,8 @@ impl Journal {
     fn mergeable(&self) -> Option<usize> {
         let level = self.parts.last()?.level;
         let alike = self.parts.iter().rev().take_while(|part| part.level <= level).count();
-        (alike >= FAN).then(|| self.parts.len() - alike)
+        let from = self.parts.len() - alike;
+        let bytes: usize = self.parts[from..].iter().map(|part| part.bytes).sum();
+        (alike >= FAN && bytes <= LARGEST).then_some(from)
     }
 }

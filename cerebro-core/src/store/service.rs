@@ -242,7 +242,7 @@ async fn commit(
     // After the write and before it counts: a driver that took over meanwhile either finds this
     // segment or is found here.
     persistence.insist(|| lease.check()).await?;
-    journal.wrote(std::mem::take(&mut batch.records));
+    journal.wrote(std::mem::take(&mut batch.records), bytes.len());
     persistence.say(Said::Durable(journal.len()));
     Ok(())
 }

@@ -239,7 +239,7 @@ impl Driver {
             workers: self.workers.len(),
             slots: self.workers.values().sum(),
             running_units: self.running.len(),
-            trials: self.ledger.trials.values().map(overview).collect(),
+            trials: self.ledger.trials.values().map(|trial| overview(trial)).collect(),
         }
     }
 }

@@ -215,10 +215,12 @@ pub(super) async fn found(
 /// Merges the metrics of an epoch's units in the order of the partitions' ids, so that the sums'
 /// rounding does not depend on which worker was first.
 fn merged(units: &mut Vec<(PartitionId, Metrics)>) -> Metrics {
+    // Taken with its memory, which a trial that waits does not need.
+    let mut units = std::mem::take(units);
     units.sort_by_key(|(partition, _)| *partition);
     let mut merged = Metrics::new();
-    for (_, metrics) in units.drain(..) {
+    for (_, metrics) in units {
         merged.merge(&metrics);
     }
-    merged
+    merged.settled()
 }

@@ -131,11 +131,12 @@ impl Ledger {
         self.epochs = epochs;
         let epochs = self.epochs();
         let due = self.now + 1;
-        let completed = |(id, trial): (&TrialId, &Trial)| {
-            let goes_on = trial.record.status == TrialStatus::Completed && trial.epochs < epochs;
-            (goes_on && self.can_go_on(*id)).then_some(*id)
+        let goes_on = |trial: &Trial| {
+            let has_ended = trial.record.status == TrialStatus::Completed && trial.epochs < epochs;
+            (has_ended && self.can_go_on(trial.record.id)).then_some(trial.record.id)
         };
-        let revived: Vec<TrialId> = self.trials.iter().filter_map(completed).collect();
+        let revived: Vec<TrialId> =
+            self.trials.values().filter_map(|trial| goes_on(trial)).collect();
         for id in &revived {
             self.kept.retain(|other| other != id);
             self.running.insert((due, *id));

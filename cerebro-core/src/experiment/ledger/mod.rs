@@ -103,7 +103,8 @@ pub(super) struct Ledger {
     order: Order,
     kept_models: usize,
     retention: Retention,
-    pub(super) trials: BTreeMap<TrialId, Trial>,
+    /// Boxed, since the nodes of the map are half empty: ids only grow.
+    pub(super) trials: BTreeMap<TrialId, Box<Trial>>,
     /// Trials that train or wait for a worker, by turn.
     running: BTreeSet<(u64, TrialId)>,
     /// Trials with an outcome that the search was not told of yet, as they came.
@@ -305,7 +306,7 @@ impl Ledger {
             held: false,
             priority: Priority::default(),
         };
-        self.trials.insert(id, trial);
+        self.trials.insert(id, Box::new(trial));
         self.running.insert((due, id));
     }
 
@@ -340,8 +341,10 @@ impl Ledger {
             trial.record.best = Some(trial.record.history.len());
         }
         trial.version = epoch.version;
-        trial.record.history.push(epoch.clone());
-        trial.checkpoints.extend(checkpoint.cloned());
+        push(&mut trial.record.history, epoch.clone());
+        if let Some(checkpoint) = checkpoint {
+            push(&mut trial.checkpoints, checkpoint.clone());
+        }
         self.arrived.push_back(id);
         self.touched.push(id);
     }
@@ -457,6 +460,15 @@ impl Ledger {
             self.unpin(&takeover);
         }
     }
+}
+
+/// Pushes without room for more than a quarter that is not needed: most trials of a large experiment
+/// have few epochs.
+fn push<T>(values: &mut Vec<T>, value: T) {
+    if values.len() == values.capacity() {
+        values.reserve_exact(1 + values.len() / 4);
+    }
+    values.push(value);
 }
 
 #[cfg(test)]

@@ -63,11 +63,11 @@ impl Ledger {
         // A trial that goes on starts from its newest checkpoint when it is resumed.
         let goes_on = !trial.record.status.is_final();
         let newest = trial.checkpoints.last().map(|newest| newest.version).filter(|_| goes_on);
-        let needed = |checkpoint: &Checkpoint| {
-            keep.contains(&checkpoint.version) || Some(checkpoint.version) == newest
+        let superseded = |checkpoint: &mut Checkpoint| {
+            !keep.contains(&checkpoint.version) && Some(checkpoint.version) != newest
         };
-        let (kept, superseded) = trial.checkpoints.drain(..).partition(needed);
-        trial.checkpoints = kept;
+        let superseded = trial.checkpoints.extract_if(.., superseded).collect();
+        trial.checkpoints.shrink_to_fit();
         superseded
     }
 }
