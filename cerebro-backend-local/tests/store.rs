@@ -164,6 +164,85 @@ fn an_experiment_is_begun_once_and_resumed_only_where_it_is() {
 }
 
 #[test]
+fn a_place_that_cannot_be_written_is_refused_with_the_place_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("notes.txt");
+    std::fs::write(&file, "no folder").unwrap();
+    let (error, text) = refusal(experiment().store(file.join("run")));
+    assert!(matches!(error, StoreError::Access { .. }), "{text}");
+    assert!(text.contains("notes.txt") && text.contains("check the path and the permissions"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "no folder");
+}
+
+/// A place that says no to every write, as an object store without permission does.
+#[test]
+fn a_store_without_permission_to_write_is_refused_before_anything_is_trained() {
+    let disk = Disk { forbidden: true, ..Disk::new(0) };
+    let location = Location::in_store(Arc::new(disk) as Arc<dyn ObjectStore>, "runs/1");
+    let (error, text) = refusal(experiment().store(location));
+    assert!(matches!(error, StoreError::Access { .. }), "{text}");
+    assert!(text.contains("check the permissions, or the credentials"), "{text}");
+}
+
+#[test]
+fn an_experiment_whose_wall_time_is_over_stops_and_goes_on_when_it_is_given_more() {
+    let undisturbed = described(&run(experiment()).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3600);
+    run_for(experiment().wall_time(hour).store(folder.path()), 2);
+    // What that process took is more than this, so nothing begins.
+    let over = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&over);
+    let builder = experiment().wall_time(Duration::from_nanos(1)).resume(folder.path());
+    let result = run(builder.observer(move |_: Duration, event: &Event| {
+        if matches!(event, Event::WallTimeOver { .. }) {
+            told.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    let result = result.unwrap();
+    assert_eq!((result.summary().outcome, result.summary().train_units), (Outcome::Stopped, 0));
+    assert_eq!(over.load(Ordering::Relaxed), 1);
+    let result = run(experiment().wall_time(hour).resume(folder.path())).unwrap();
+    assert_eq!(result.summary().outcome, Outcome::Finished);
+    assert_eq!(described(&result), undisturbed);
+}
+
+#[test]
+fn the_wall_time_ends_a_search_that_would_never_end() {
+    let endless = Random::new(&space(), u64::MAX, Seed(3)).unwrap();
+    let result = run(experiment().search(endless).wall_time(Duration::from_millis(20))).unwrap();
+    assert_eq!(result.summary().outcome, Outcome::Stopped);
+}
+
+#[test]
+fn what_checkpoints_take_at_most_is_told_when_the_size_of_a_state_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let bounds: Arc<Mutex<Vec<(u64, u64)>>> = Arc::default();
+    let (told, first_epoch) = (Arc::clone(&bounds), AtomicBool::new(true));
+    let builder =
+        experiment().store(folder.path()).observer(move |_: Duration, event: &Event| match event {
+            Event::StoreBound { states, state_bytes } => {
+                told.lock().unwrap().push((*states, *state_bytes));
+            }
+            Event::EpochCompleted { .. } if first_epoch.swap(false, Ordering::Relaxed) => {
+                assert_eq!(told.lock().unwrap().len(), 1, "before an epoch counts");
+            }
+            _ => {}
+        });
+    let most = builder.build().unwrap();
+    let states = most.most_states().unwrap();
+    most.run_blocking(local()).unwrap();
+    let largest = (0..6).flat_map(|trial| {
+        let checkpoints = folder.path().join(format!("checkpoints/trial-{trial}"));
+        files(&checkpoints).into_iter().map(|path| path.metadata().unwrap().len())
+    });
+    let largest = largest.max().unwrap();
+    let bounds = bounds.lock().unwrap();
+    assert!(bounds.is_sorted() && bounds.iter().all(|bound| bound.0 == states), "{bounds:?}");
+    assert!(bounds.last().unwrap().1 >= largest, "{bounds:?}, {largest}");
+}
+
+#[test]
 fn an_experiment_is_resumed_with_what_it_began_with_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let location = folder.path();
@@ -173,7 +252,6 @@ fn an_experiment_is_resumed_with_what_it_began_with_or_not_at_all() {
     let refused = [
         (again().code_version("commit 2"), "`commit 1`", "`commit 2`"),
         (again().seed(6), "the seed was 5", "6 now"),
-        (again().epochs(4), "number of epochs was 3", "4 now"),
         (again().objective(Objective::maximize("accuracy")), "loss", "accuracy"),
         (again().policy(Policy::Random), "Seeded", "Random"),
         (again().search(Random::new(&other_space, 6, Seed(3)).unwrap()), "`random`", "`random`"),
@@ -190,6 +268,9 @@ fn an_experiment_is_resumed_with_what_it_began_with_or_not_at_all() {
         assert!(matches!(error, StoreError::Changed { .. }), "{text}");
         assert!(text.contains(before) && text.contains(now), "{text}");
     }
+    let (error, text) = refusal(again().epochs(4));
+    assert!(matches!(error, StoreError::ChangedEpochs { recorded: 3, found: 4 }), "{text}");
+    assert!(text.contains("extend_epochs"), "{text}");
     assert!(run(again()).is_ok(), "no refusal did any harm");
 }
 
@@ -382,6 +463,15 @@ struct Disk {
     refused: AtomicUsize,
     /// After so many refusals somebody makes room; never if 0.
     patience: usize,
+    /// Whether nobody may write.
+    forbidden: bool,
+}
+
+impl Disk {
+    fn new(patience: usize) -> Self {
+        let (full, refused) = (Arc::default(), AtomicUsize::new(0));
+        Self { inner: InMemory::new(), full, refused, patience, forbidden: false }
+    }
 }
 
 impl std::fmt::Display for Disk {
@@ -398,6 +488,10 @@ impl ObjectStore for Disk {
         payload: PutPayload,
         options: PutOptions,
     ) -> object_store::Result<PutResult> {
+        if self.forbidden {
+            let (path, source) = (location.to_string(), "you may only read".into());
+            return Err(object_store::Error::PermissionDenied { path, source });
+        }
         if self.full.load(Ordering::SeqCst) {
             let refused = self.refused.fetch_add(1, Ordering::SeqCst) + 1;
             if refused == self.patience {
@@ -454,13 +548,8 @@ impl ObjectStore for Disk {
 fn filling(
     patience: usize,
 ) -> (Arc<Disk>, Location, impl Fn(ExperimentBuilder) -> ExperimentBuilder) {
-    let full = Arc::new(AtomicBool::new(false));
-    let disk = Arc::new(Disk {
-        inner: InMemory::new(),
-        full: Arc::clone(&full),
-        refused: AtomicUsize::new(0),
-        patience,
-    });
+    let disk = Arc::new(Disk::new(patience));
+    let full = Arc::clone(&disk.full);
     let location = Location::in_store(Arc::clone(&disk) as Arc<dyn ObjectStore>, "runs/1");
     let fill = move |builder: ExperimentBuilder| {
         let (full, filled) = (Arc::clone(&full), AtomicBool::new(false));

@@ -76,6 +76,13 @@ pub trait ModelBuilder: Send + Sync {
         None
     }
 
+    /// The size of the State of a trial of `config`, in bytes, if that is known before it is trained: it
+    /// bounds what checkpoints take of the store. Unknown by default.
+    fn state_bytes(&self, config: &Config) -> Option<u64> {
+        let _ = config;
+        None
+    }
+
     /// What workers in other processes need to make this builder again; none by default, for a
     /// builder that only its own process can have.
     fn blueprint(&self) -> Option<Blueprint> {

@@ -136,6 +136,33 @@ fn a_resumed_experiment_is_read_from_its_first_epoch_to_its_last() {
 }
 
 #[test]
+fn a_trial_that_trains_on_after_its_end_has_all_its_epochs_in_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trial, config) = (TrialId(0), Config::new().with("batch_size", 8));
+    let mut observer = TensorBoard::create(folder.path()).unwrap();
+    let mut tell = |event: Event| observer.observe(Duration::ZERO, &event).unwrap();
+    tell(Event::TrialStarted { trial, config, seed: Seed(1), parent: None });
+    let epoch = |epoch: u32| Event::EpochCompleted {
+        trial,
+        epoch,
+        train: metrics(1.0, 0.5),
+        validation: metrics(0.5, 0.25),
+        value: 0.5,
+        visit_order: Vec::new(),
+    };
+    tell(epoch(1));
+    tell(Event::TrialStatus { trial, status: TrialStatus::Completed });
+    tell(Event::TrialStatus { trial, status: TrialStatus::Running });
+    tell(epoch(2));
+    tell(Event::TrialStatus { trial, status: TrialStatus::Completed });
+    drop(observer);
+    let Some(runs) = read(folder.path()) else { return };
+    let expected = serde_json::json!([[1, 0.5], [2, 0.5]]);
+    assert_eq!(runs["trial-0"]["scalars"]["validation/loss"], expected);
+    assert_eq!(runs["trial-0"]["status"], 1);
+}
+
+#[test]
 fn tensorboard_reads_scalars_configs_and_how_trials_ended() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path());

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-#[cfg(feature = "store")]
 use std::time::Duration;
 
 use futures::channel::mpsc;
@@ -57,6 +56,7 @@ pub(super) struct Setup {
     pub(super) concurrency: Option<usize>,
     pub(super) kept_models: usize,
     pub(super) retention: Retention,
+    pub(super) wall: Option<Duration>,
     pub(super) code_version: String,
     pub(super) observers: Vec<Box<dyn Observer>>,
     pub(super) requests: mpsc::UnboundedReceiver<Request>,
@@ -84,7 +84,8 @@ impl Experiment {
 
     /// How many States are in the store at once at most, if the search knows how many trials there
     /// will be; those of trials that a person adds are not counted. Times the size of the largest
-    /// State, this bounds what checkpoints take of the disk.
+    /// State, this bounds what checkpoints take of the disk, which is told as
+    /// [`Event::StoreBound`](crate::observe::Event::StoreBound).
     pub fn most_states(&self) -> Option<u64> {
         self.setup.most_states(&*self.search)
     }
@@ -131,6 +132,7 @@ pub struct ExperimentBuilder {
     concurrency: Option<usize>,
     kept_models: Option<usize>,
     retention: Retention,
+    wall: Option<Duration>,
     code_version: String,
     #[cfg(feature = "store")]
     store: Option<(Location, Purpose)>,
@@ -215,6 +217,15 @@ impl ExperimentBuilder {
         self
     }
 
+    /// Stops the experiment when it has run for so long, the loading of the data included: units end at
+    /// their next batch, and completed epochs count. With a [store](Self::store) the time of all its
+    /// processes counts together, to within an epoch of one that was killed; to go on after that,
+    /// resume it with more time. No limit by default.
+    pub fn wall_time(mut self, limit: Duration) -> Self {
+        self.wall = Some(limit);
+        self
+    }
+
     /// Keeps everything of the experiment in `location`, from its beginning: an error, when it runs, if
     /// there is an experiment already. See [`store`](crate::store) for what is kept and what it costs.
     #[cfg(feature = "store")]
@@ -292,6 +303,7 @@ impl ExperimentBuilder {
             concurrency: self.concurrency,
             kept_models: self.kept_models.unwrap_or(KEPT_MODELS),
             retention: self.retention,
+            wall: self.wall,
             code_version: self.code_version,
             observers,
             requests,

@@ -30,6 +30,9 @@ pub enum Event {
         epochs: u32,
         /// The number of trials, if the search knows it beforehand.
         trials: Option<u64>,
+        /// The epochs that all trials together will train, about, if the search can say so.
+        #[serde(default)]
+        planned_epochs: Option<u64>,
         /// The workers.
         workers: Vec<WorkerInfo>,
         /// The partitions.
@@ -192,6 +195,24 @@ pub enum Event {
         epochs: u32,
         /// The number of trials that the search starts in all, if it knows.
         trials: Option<u64>,
+        /// The epochs that all trials together will train, about, if the search can say so.
+        #[serde(default)]
+        planned_epochs: Option<u64>,
+    },
+    /// How much of the store checkpoints take at most: so many States, of this size each. Told before
+    /// the first unit if the model says how large its States are, else when the first State is known;
+    /// again when a larger one comes up, or more trials or epochs.
+    StoreBound {
+        /// The States that are in the store at once at most.
+        states: u64,
+        /// The size of the largest State that is known, in bytes.
+        state_bytes: u64,
+    },
+    /// The wall time that the experiment was given is over: it stops.
+    WallTimeOver {
+        /// The time, in seconds.
+        #[serde(with = "crate::seconds")]
+        limit: Duration,
     },
     /// The experiment ended.
     ExperimentEnded {

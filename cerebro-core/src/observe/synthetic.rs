@@ -143,6 +143,7 @@ impl Simulation {
             objective: Objective::maximize("accuracy"),
             epochs: self.size.epochs,
             trials: Some(self.size.trials),
+            planned_epochs: None,
             workers,
             partitions,
         });

@@ -127,6 +127,10 @@ impl<S: Search> Search for Asha<S> {
         self.inner.planned()
     }
 
+    fn planned_epochs(&self) -> Option<u64> {
+        Some(self.ladder.rungs.epochs_of(self.inner.planned()?))
+    }
+
     fn tell(&mut self, report: &EpochReport) -> Decision {
         match self.inner.tell(report) {
             Decision::Continue => self.ladder.tell(report),

@@ -26,6 +26,25 @@ pub enum SearchError {
         /// What it can be.
         expected: &'static str,
     },
+    /// The search cannot start more trials, or not so many.
+    #[error("this search cannot be extended: {reason}; {remedy}, or begin another experiment")]
+    NotExtended {
+        /// Why.
+        reason: &'static str,
+        /// What can be done.
+        remedy: &'static str,
+    },
+    /// More trials than a search can start of a kind.
+    #[error(
+        "this search can be extended by {step} trials or a multiple of them, which is a whole round \
+         of its brackets, not by {found}"
+    )]
+    NoWholeRound {
+        /// What was asked for.
+        found: u64,
+        /// The trials of a round.
+        step: u64,
+    },
     /// The search cannot do that.
     #[error("this search cannot be {0}; start another experiment instead")]
     Unsupported(&'static str),

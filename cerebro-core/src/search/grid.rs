@@ -59,6 +59,13 @@ impl Search for Grid {
         Some(self.configs.len() as u64)
     }
 
+    fn extend(&mut self, _trials: u64) -> Result<(), SearchError> {
+        Err(SearchError::NotExtended {
+            reason: "a grid has no more Configs than it was made of",
+            remedy: "add trials with Configs of your own",
+        })
+    }
+
     fn snapshot(&self) -> serde_json::Value {
         written(KIND, self)
     }
@@ -90,6 +97,12 @@ mod tests {
     #[test]
     fn a_search_without_trials_is_refused() {
         assert!(matches!(Grid::of([]), Err(SearchError::NoTrials)));
+    }
+
+    #[test]
+    fn a_grid_that_is_to_be_extended_says_what_to_do_instead() {
+        let error = Grid::of([Config::new()]).unwrap().extend(3).unwrap_err().to_string();
+        assert!(error.contains("no more Configs") && error.contains("add trials"), "{error}");
     }
 
     #[test]

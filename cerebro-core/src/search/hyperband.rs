@@ -137,6 +137,17 @@ impl<S: Search> Search for Hyperband<S> {
         self.plan.ask(&mut self.inner, next)
     }
 
+    fn planned(&self) -> Option<u64> {
+        Some(Self::trials(&self.plan.rungs, self.plan.sizes, self.plan.rounds))
+    }
+
+    fn planned_epochs(&self) -> Option<u64> {
+        let Plan { rungs, sizes, rounds, .. } = &self.plan;
+        let bracket = |number| rungs.above(number).epochs_of(sizes.trials(rungs, number));
+        let round: u64 = (0..rungs.epochs().len()).map(bracket).sum();
+        Some(round * u64::from(*rounds))
+    }
+
     fn tell(&mut self, report: &EpochReport) -> Decision {
         let decision = self.inner.tell(report);
         let bracket = self.plan.active.iter_mut().find(|bracket| bracket.contains(report.trial));
@@ -178,6 +189,21 @@ impl<S: Search> Search for Hyperband<S> {
 
     fn max_epochs(&self) -> Option<u32> {
         Some(self.plan.rungs.max_epochs())
+    }
+
+    /// Adds rounds: `trials` must be those of one round, or of several.
+    fn extend(&mut self, trials: u64) -> Result<(), SearchError> {
+        let step = Self::trials(&self.plan.rungs, self.plan.sizes, 1);
+        let rounds = u32::try_from(trials / step).unwrap_or(u32::MAX);
+        let all = self.plan.rounds.checked_add(rounds);
+        match all.filter(|_| trials > 0 && trials.is_multiple_of(step)) {
+            None => Err(SearchError::NoWholeRound { found: trials, step }),
+            Some(rounds) => {
+                self.inner.extend(trials)?;
+                self.plan.rounds = rounds;
+                Ok(())
+            }
+        }
     }
 
     fn narrow(&mut self, space: &Space) -> Result<(), SearchError> {

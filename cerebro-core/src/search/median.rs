@@ -105,6 +105,14 @@ impl<S: Search> Search for MedianStopping<S> {
         self.inner.ask(next)
     }
 
+    fn planned(&self) -> Option<u64> {
+        self.inner.planned()
+    }
+
+    fn planned_epochs(&self) -> Option<u64> {
+        self.inner.planned_epochs()
+    }
+
     fn tell(&mut self, report: &EpochReport) -> Decision {
         let ruling = self.rule.tell(report);
         match self.inner.tell(report) {

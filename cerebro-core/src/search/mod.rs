@@ -163,6 +163,12 @@ pub trait Search: Send + fmt::Debug {
         None
     }
 
+    /// How many epochs all the trials together will train, about, if that can be said beforehand: for
+    /// progress. `None`, as by default, where trials may be taken to train to their last epoch.
+    fn planned_epochs(&self) -> Option<u64> {
+        None
+    }
+
     /// A trial has completed an epoch, with its validation: what becomes of it.
     ///
     /// The answer to a report of the last epoch does not matter, except
@@ -212,7 +218,10 @@ pub trait Search: Send + fmt::Debug {
     /// Starts `trials` more trials than it was to start before.
     fn extend(&mut self, trials: u64) -> Result<(), SearchError> {
         let _ = trials;
-        Err(SearchError::Unsupported("extended"))
+        Err(SearchError::NotExtended {
+            reason: "it has all the trials that it was made for",
+            remedy: "add trials with Configs of your own",
+        })
     }
 
     /// Takes the Configs of future trials from `space`.
@@ -236,6 +245,10 @@ impl Search for Box<dyn Search> {
 
     fn planned(&self) -> Option<u64> {
         self.as_ref().planned()
+    }
+
+    fn planned_epochs(&self) -> Option<u64> {
+        self.as_ref().planned_epochs()
     }
 
     fn tell(&mut self, report: &EpochReport) -> Decision {

@@ -67,6 +67,16 @@ impl Rungs {
         self.epochs.last().copied().unwrap_or_default()
     }
 
+    /// How many epochs so many trials train together, from the first rung to the last.
+    pub(super) fn epochs_of(&self, trials: u64) -> u64 {
+        let (mut sum, mut below, mut left) = (0, 0, trials);
+        for &epochs in &self.epochs {
+            sum += left * u64::from(epochs - below);
+            (below, left) = (epochs, left / u64::from(self.reduction));
+        }
+        sum
+    }
+
     /// These rungs without the lowest `count`.
     pub(super) fn above(&self, count: usize) -> Self {
         Self { epochs: self.epochs[count..].to_vec(), reduction: self.reduction }
@@ -86,6 +96,13 @@ mod tests {
         assert_eq!(epochs(5, 5, 3), [5]);
         assert_eq!(epochs(1, 1, 3), [1]);
         assert_eq!(epochs(1, u32::MAX, 65_536), [65_535, u32::MAX]);
+    }
+
+    #[test]
+    fn the_epochs_of_a_bracket_are_those_of_all_its_rungs() {
+        // 9 x 1, 3 x 2, 1 x 6.
+        assert_eq!(Rungs::new(1, 9, 3).unwrap().epochs_of(9), 9 + 6 + 6);
+        assert_eq!(Rungs::new(5, 5, 3).unwrap().epochs_of(4), 20);
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub enum StopRule {
 /// Another search, which is over as soon as one of several rules says so: then no trial starts or
 /// goes on any more, and each that runs stops at the end of its epoch.
 ///
-/// A limit on the wall time is the driver's, since searches have no clock.
+/// A limit on the wall time is the experiment's, since searches have no clock:
+/// [`ExperimentBuilder::wall_time`](crate::experiment::ExperimentBuilder::wall_time).
 #[derive(Clone, Debug)]
 pub struct StopWhen<S> {
     inner: S,
@@ -114,6 +115,19 @@ impl Watch {
 impl<S: Search> Search for StopWhen<S> {
     fn ask(&mut self, next: TrialId) -> Ask {
         if self.watch.over.is_some() { Ask::Finished } else { self.inner.ask(next) }
+    }
+
+    fn planned(&self) -> Option<u64> {
+        self.inner.planned()
+    }
+
+    /// As many as the search around it, or as a rule allows.
+    fn planned_epochs(&self) -> Option<u64> {
+        let limits = self.watch.rules.iter().filter_map(|rule| match rule {
+            StopRule::Epochs(epochs) => Some(*epochs),
+            _ => None,
+        });
+        limits.chain(self.inner.planned_epochs()).min()
     }
 
     fn tell(&mut self, report: &EpochReport) -> Decision {

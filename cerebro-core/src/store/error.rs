@@ -119,6 +119,17 @@ pub enum StoreError {
         /// What it is.
         found: String,
     },
+    /// The experiment is asked for other epochs than it began with.
+    #[error(
+        "the experiment cannot go on: its trials had {recorded} epochs when it began, and have {found} \
+         now; resume it with {recorded}, and then extend it by `ExperimentHandle::extend_epochs`"
+    )]
+    ChangedEpochs {
+        /// What it began with.
+        recorded: u32,
+        /// What is asked for.
+        found: u32,
+    },
     /// The data are not the same.
     #[error(
         "the experiment cannot go on: {partition} is not what it was when the experiment began \

@@ -1,5 +1,7 @@
 //! What the journal and the specification hold.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -27,6 +29,12 @@ pub(crate) enum Record {
     TookOver { trial: TrialId, version: u64, checkpoint: Option<Checkpoint> },
     /// A trial will train no more.
     Ended { trial: TrialId, status: TrialStatus, ending: Ending },
+    /// The experiment has run for so long, all its processes together; told where its wall time is
+    /// limited.
+    Ran {
+        #[serde(with = "crate::seconds")]
+        wall: Duration,
+    },
     /// A person asked for something, and it was done.
     Commanded { command: Command },
 }

@@ -25,6 +25,9 @@ enum Request {
     Delete(Vec<Checkpoint>),
 }
 
+/// So many files are written at once at most: each has a thread, with a stack and a heap of its own.
+const FILES: usize = 8;
+
 type Done<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// The driver's end of the thread.
@@ -60,7 +63,10 @@ where
     let (give_up, given_up) = watch::channel(false);
     let persistence = Persistence::new(said, given_up);
     let run = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(FILES)
+            .enable_all()
+            .build();
         let runtime = match runtime {
             Ok(runtime) => runtime,
             Err(error) => {

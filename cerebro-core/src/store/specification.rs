@@ -80,7 +80,10 @@ impl Specification {
         same("the model", model(&self.code), model(&now.code))?;
         same("the seed", self.seed.0.to_string(), now.seed.0.to_string())?;
         same("the objective", self.objective.to_string(), now.objective.to_string())?;
-        same("the number of epochs", self.epochs.to_string(), now.epochs.to_string())?;
+        if self.epochs != now.epochs {
+            let (recorded, found) = (self.epochs, now.epochs);
+            return Err(StoreError::ChangedEpochs { recorded, found });
+        }
         let policy = |specification: &Self| format!("{:?}", specification.policy);
         same("the order of units", policy(self), policy(now))?;
         let room = |specification: &Self| match specification.concurrent_trials {

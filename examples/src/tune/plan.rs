@@ -30,8 +30,6 @@ pub struct Plan {
     pub place: Place,
     /// Where the experiment is kept, if it is.
     pub store: Option<Location>,
-    /// After this time it is stopped.
-    pub wall: Option<Duration>,
     /// What is written, and where.
     pub output: Output,
 }
@@ -137,7 +135,10 @@ impl Plan {
         if let Some(lease) = lease {
             experiment = experiment.lease_expiry(lease);
         }
-        Ok(Self { name, experiment, trainer, space, place, store, wall, output })
+        if let Some(wall) = wall {
+            experiment = experiment.wall_time(wall);
+        }
+        Ok(Self { name, experiment, trainer, space, place, store, output })
     }
 }
 

@@ -5,15 +5,17 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use cerebro_core::Backend;
-use cerebro_core::experiment::{ExperimentBuilder, ExperimentHandle, ExperimentResult};
+use cerebro_core::experiment::{
+    ExperimentBuilder, ExperimentError, ExperimentHandle, ExperimentResult,
+};
 use cerebro_core::observe::{
     Event, HtmlReport, JsonLines, Leaderboard, MlFlow, ObserveError, Observer, Progress,
     TensorBoard, TimedEvent, TrialLogs,
 };
+use cerebro_core::store::StoreError;
 use cerebro_models::{Trainer, runtime};
 use futures::executor::block_on;
 use serde_json::json;
@@ -65,7 +67,7 @@ pub fn run(options: &Options, stopper: impl FnOnce(ExperimentHandle)) -> Result<
         None => None,
     };
     let backend: Arc<dyn Backend> = plan.place.build()?;
-    let result = within(plan.wall, &handle, || experiment.run_blocking(backend))?;
+    let result = experiment.run_blocking(backend).map_err(|error| advised(error, options))?;
     conclude(&result, &plan.trainer, &plan.output, options.json)
 }
 
@@ -117,21 +119,28 @@ fn say(value: &serde_json::Value) -> std::io::Result<()> {
     stdout.flush()
 }
 
-/// Does `work`, and stops the experiment if it takes longer than `wall`.
-fn within<T>(wall: Option<Duration>, handle: &ExperimentHandle, work: impl FnOnce() -> T) -> T {
-    let Some(wall) = wall else { return work() };
-    std::thread::scope(|scope| {
-        let (done, over) = mpsc::channel::<()>();
-        scope.spawn(move || {
-            if over.recv_timeout(wall) == Err(mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("stopping after {} s of wall time, as the file says", wall.as_secs_f64());
-                handle.stop();
-            }
-        });
-        let result = work();
-        drop(done);
-        result
-    })
+/// The error with advice for this program's users, where the library's is for programmers.
+fn advised(error: ExperimentError, options: &Options) -> AnyError {
+    let file = options.file.display();
+    match &error {
+        ExperimentError::Store(StoreError::Occupied { store, name }) => format!(
+            "{store} holds the experiment \"{name}\" already; go on with it by `tune {file} --resume`, \
+             or give `url` in [store] of {file} another place"
+        )
+        .into(),
+        ExperimentError::Store(StoreError::Vacant { store }) => format!(
+            "{store} holds no experiment to go on with; check `url` in [store] of {file}, or begin \
+             one there by leaving out `--resume`"
+        )
+        .into(),
+        ExperimentError::Store(StoreError::ChangedEpochs { recorded, found }) => format!(
+            "the experiment cannot go on: its trials had {recorded} epochs when it began, and {file} \
+             says {found}; write `epochs = {recorded}`, and extend it while it runs by \
+             `tune control SOCKET extend epochs {found}`"
+        )
+        .into(),
+        _ => error.into(),
+    }
 }
 
 /// Shows the leaderboard and exports the best model.

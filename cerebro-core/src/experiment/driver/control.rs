@@ -29,12 +29,7 @@ impl Driver {
 
     pub(super) fn requested(&mut self, request: Request) -> Result<(), Interruption> {
         match request {
-            Request::Stop => {
-                self.stopping = true;
-                for running in self.running.values() {
-                    running.cancellation.cancel();
-                }
-            }
+            Request::Stop => self.stop(),
             Request::Status(to) => {
                 // Who asked may not care any more.
                 let _ = to.send(self.status());
@@ -207,8 +202,10 @@ impl Driver {
     }
 
     fn tell_plan(&mut self) {
-        let (epochs, trials) = (self.ledger.epochs(), self.ledger.search.planned());
-        self.tell(Event::PlanChanged { epochs, trials });
+        let (epochs, search) = (self.ledger.epochs(), &self.ledger.search);
+        let (trials, planned_epochs) = (search.planned(), search.planned_epochs());
+        self.tell(Event::PlanChanged { epochs, trials, planned_epochs });
+        self.tell_store_bound();
     }
 
     fn status(&self) -> ExperimentStatus {

@@ -39,6 +39,7 @@ impl Driver {
     ) -> Result<(), Interruption> {
         match written {
             Ok(checkpoint) => {
+                self.state_sized(checkpoint.bytes);
                 if let Some(trial) = self.ledger.trials.get_mut(&id) {
                     trial.current.checkpoint = Some(checkpoint);
                 }
@@ -89,6 +90,7 @@ impl Driver {
             visit_order: epoch.visit_order.clone(),
         };
         self.commit(&Record::Epoch { trial: id, epoch, checkpoint });
+        self.record_wall_time();
         self.tell(event);
     }
 

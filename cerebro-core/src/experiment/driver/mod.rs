@@ -1,5 +1,6 @@
 //! The driver: the event loop of an experiment.
 
+mod bound;
 mod control;
 mod durable;
 mod epochs;
@@ -7,6 +8,7 @@ mod finish;
 mod start;
 mod trials;
 mod units;
+mod wall;
 mod workers;
 
 use std::collections::HashMap;
@@ -20,6 +22,7 @@ use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
 
 use self::durable::Durable;
+use self::wall::WallTime;
 use super::builder::Setup;
 use super::handle::Request;
 use super::ledger::Ledger;
@@ -48,6 +51,7 @@ enum Happening {
     Request(Request),
     /// Nobody can control the experiment any more.
     HandlesGone,
+    WallTimeOver,
 }
 
 /// A unit on a worker.
@@ -75,6 +79,10 @@ pub(super) struct Driver {
     /// Whether somebody can control the experiment.
     controlled: bool,
     stopping: bool,
+    /// The limit on the wall time, if there is one.
+    wall: Option<WallTime>,
+    /// The size of the largest State that is known, in bytes.
+    largest_state: u64,
     begun: Instant,
     summary: Summary,
 }
@@ -122,13 +130,19 @@ impl Driver {
         }
     }
 
-    /// Lets what still runs come to its end, at batch boundaries, and takes its results.
-    async fn drain(&mut self) {
+    /// Lets nothing new begin, and what runs end at its next batch boundary.
+    fn stop(&mut self) {
         self.stopping = true;
-        self.awaiting_holders = None;
         for running in self.running.values() {
             running.cancellation.cancel();
         }
+    }
+
+    /// Lets what still runs come to its end, at batch boundaries, and takes its results.
+    async fn drain(&mut self) {
+        self.stop();
+        self.awaiting_holders = None;
+        self.record_wall_time();
         loop {
             if self.durable.is_in_trouble() {
                 self.durable.give_up();
@@ -150,6 +164,11 @@ impl Driver {
                 && let Poll::Ready(request) = self.experiment.requests.poll_next_unpin(context)
             {
                 return Poll::Ready(request.map_or(Happening::HandlesGone, Happening::Request));
+            }
+            if let Some(wall) = &mut self.wall
+                && wall.poll_over(context).is_ready()
+            {
+                return Poll::Ready(Happening::WallTimeOver);
             }
             if let Poll::Ready(said) = self.durable.poll_said(context) {
                 return Poll::Ready(Happening::Store(said));
@@ -186,6 +205,7 @@ impl Driver {
             Happening::StateBrought(trial, brought) => self.state_brought(trial, brought)?,
             Happening::Request(request) => self.requested(request)?,
             Happening::HandlesGone => self.controlled = false,
+            Happening::WallTimeOver => self.wall_time_over(),
         }
         Ok(())
     }

@@ -10,9 +10,10 @@ use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
 
 use super::durable::Durable;
+use super::wall::WallTime;
 use super::workers::worker_spec;
 use super::{Driver, chain, tell};
-use crate::backend::{Backend, Job, WorkerEvent, WorkerInfo};
+use crate::backend::{Backend, BackendError, Job, WorkerEvent, WorkerInfo};
 use crate::experiment::builder::Setup;
 use crate::experiment::ledger::{Ledger, Order};
 use crate::experiment::{Command, Experiment, ExperimentError};
@@ -66,6 +67,8 @@ impl Driver {
             worker_events,
             controlled: true,
             stopping: false,
+            wall: None,
+            largest_state: 0,
             begun,
             summary,
         };
@@ -79,15 +82,33 @@ impl Driver {
             objective: driver.ledger.objective.clone(),
             epochs: driver.ledger.epochs(),
             trials: driver.ledger.search.planned(),
+            planned_epochs: driver.ledger.search.planned_epochs(),
             workers,
             partitions: driver.experiment.dataset.partitions().to_vec(),
         });
         driver.take_up(records.len()).await?;
+        driver.limit_wall_time()?;
         for event in early {
             // The only error is a defect of this crate, and shows again as soon as units run.
             let _ = driver.worker_event(event);
         }
         Ok(driver)
+    }
+
+    /// Starts the clock of an experiment whose wall time is limited.
+    fn limit_wall_time(&mut self) -> Result<(), ExperimentError> {
+        let Some(limit) = self.experiment.wall else { return Ok(()) };
+        let before = self.ledger.ran;
+        let started = WallTime::start(limit, before, self.begun.elapsed());
+        let started = started.map_err(|source| BackendError::Other {
+            context: "starting the thread that watches the wall time".to_owned(),
+            source: source.into(),
+        })?;
+        self.wall = Some(started);
+        if before >= limit {
+            self.wall_time_over();
+        }
+        Ok(())
     }
 
     /// Gives the scheduler and the backend the trials of earlier runs.
@@ -149,6 +170,7 @@ impl Driver {
                 if let Some(trial) = self.ledger.trials.get_mut(&id) {
                     trial.current.state_bytes = state.bytes() as u64;
                 }
+                self.state_sized(state.bytes() as u64);
                 self.backend.install(id, version, state).await?;
             }
             Some(Err(error @ StoreError::DamagedCheckpoint { .. })) => {
@@ -214,9 +236,6 @@ async fn opened(
     for warning in std::mem::take(&mut opened.warnings) {
         tracing::warn!("{warning}");
         summary.warnings.push(warning);
-    }
-    if let Some(states) = setup.most_states(search) {
-        tracing::info!("the store will hold {states} States at once at most");
     }
     let records = std::mem::take(&mut opened.records);
     Ok((Durable::new(opened, records.len() as u64), records))

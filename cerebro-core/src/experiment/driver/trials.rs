@@ -49,6 +49,9 @@ impl Driver {
         self.tell(Event::TrialStarted { trial: id, config: config.clone(), seed, parent });
         let mut spec = TrialSpec::new(id, self.ledger.trials[&id].epochs, seed);
         spec.cost_per_row = self.experiment.model.cost_per_row(config);
+        if let Some(bytes) = self.experiment.model.state_bytes(config) {
+            self.state_sized(bytes);
+        }
         self.scheduler.add_trial(&spec)?;
         if rests {
             self.scheduler.pause(id)?;

@@ -10,6 +10,7 @@ mod states;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::command::Priority;
 use super::result::best_first;
@@ -123,6 +124,8 @@ pub(super) struct Ledger {
     pub(super) exhausted: bool,
     /// Whether a person paused everything.
     pub(super) paused: bool,
+    /// How long the experiment had run when that was last recorded.
+    pub(super) ran: Duration,
     /// Trials that had ended and go on, for the driver to see to.
     revived: Vec<TrialId>,
 }
@@ -154,6 +157,7 @@ impl Ledger {
             asking: true,
             exhausted: false,
             paused: false,
+            ran: Duration::ZERO,
             revived: Vec::new(),
         }
     }
@@ -268,6 +272,7 @@ impl Ledger {
                 self.take_turn(*trial);
                 self.end(*trial, status.clone());
             }
+            Record::Ran { wall } => self.ran = *wall,
             Record::Commanded { command } => self.obey(command),
         }
     }

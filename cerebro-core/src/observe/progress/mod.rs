@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use self::status::Status;
-use super::text::{clean, count, duration, number};
+use super::text::{bytes, clean, count, duration, number};
 use super::{Event, ObserveError, Observer, TrialStatus};
 
 /// Shows on standard error how far the experiment is.
@@ -114,6 +114,14 @@ fn notable(status: &Status, event: &Event) -> Option<String> {
         Event::WorkerLost { worker, reason, units } => {
             let units = count(units.len() as u64, "unit");
             Some(format!("{worker} was lost with {units}: {}", clean(reason)))
+        }
+        Event::StoreBound { states, state_bytes } => {
+            let (all, each) = (bytes(states.saturating_mul(*state_bytes)), bytes(*state_bytes));
+            let states = count(*states, "State");
+            Some(format!("the store will hold up to {all} of checkpoints: {states} of {each}"))
+        }
+        Event::WallTimeOver { limit } => {
+            Some(format!("stopping: the wall time of {} is over", duration(*limit)))
         }
         Event::WorkerDraining { worker } => Some(format!("{worker} takes no more units")),
         Event::UnitFailed { unit, worker, error, retry: true, .. } => {

@@ -24,6 +24,9 @@ pub(super) struct Status {
     objective: Objective,
     epochs: u32,
     planned: Option<u64>,
+    /// The epochs that all trials together will train, about, and those of earlier processes.
+    planned_epochs: Option<u64>,
+    earlier_epochs: u64,
     /// Training and validation partitions.
     partitions: u64,
     started: Duration,
@@ -69,6 +72,8 @@ impl Default for Status {
             objective: Objective { metric: String::new(), direction: Direction::Minimize },
             epochs: 0,
             planned: None,
+            planned_epochs: None,
+            earlier_epochs: 0,
             partitions: 0,
             started: Duration::ZERO,
             done: 0,
@@ -94,6 +99,7 @@ impl Status {
                 objective,
                 epochs,
                 trials,
+                planned_epochs,
                 workers,
                 partitions,
                 ..
@@ -102,6 +108,7 @@ impl Status {
                 self.objective = objective.clone();
                 self.epochs = *epochs;
                 self.planned = *trials;
+                self.planned_epochs = *planned_epochs;
                 self.partitions = partitions.len() as u64;
                 self.started = at;
                 for worker in workers {
@@ -160,11 +167,12 @@ impl Status {
                 self.standings.value(&self.objective, *trial, *value, *epoch);
             }
             Event::TrialStatus { trial, status } => self.trials.status(*trial, status),
-            Event::PlanChanged { epochs, trials } => {
+            Event::PlanChanged { epochs, trials, planned_epochs } => {
                 let more = u64::from(epochs.saturating_sub(self.epochs)) * self.partitions;
                 self.trials.extend(more);
                 self.epochs = *epochs;
                 self.planned = *trials;
+                self.planned_epochs = *planned_epochs;
             }
             _ => {}
         }
@@ -177,6 +185,7 @@ impl Status {
         for epoch in &trial.history {
             self.standings.value(&self.objective, trial.id, epoch.value, epoch.epoch);
         }
+        self.earlier_epochs += trial.history.len() as u64;
         let left = u64::from(self.epochs).saturating_sub(trial.history.len() as u64);
         self.trials.go_on(trial.id, left * self.partitions);
         if trial.status != TrialStatus::Running {
@@ -214,8 +223,15 @@ impl Status {
     /// Units done and to do, as far as is known.
     fn units(&self) -> (u64, u64) {
         let unseen = self.planned.unwrap_or(0).saturating_sub(self.trials.seen);
-        let unseen = unseen * u64::from(self.epochs) * self.partitions;
-        (self.done, self.done + self.trials.left + unseen)
+        let most = self.trials.left + unseen * u64::from(self.epochs) * self.partitions;
+        // A search that ends most trials early says what to expect of all of them; each trial that
+        // runs or is to come has at least a unit before it all the same.
+        let least = self.trials.running.len() as u64 + unseen;
+        let left = self.planned_epochs.map_or(most, |planned| {
+            let planned = planned.saturating_sub(self.earlier_epochs) * self.partitions;
+            planned.saturating_sub(self.done).max(least).min(most)
+        });
+        (self.done, self.done + left)
     }
 
     /// `123/456 units`.
@@ -318,7 +334,13 @@ impl Trials {
         let paused = self.paused.remove(&trial);
         let units = running.or(paused).unwrap_or(0);
         match status {
-            TrialStatus::Running => self.go_on(trial, units),
+            TrialStatus::Running => {
+                // One that had completed goes on when epochs are added, and completes again.
+                if running.is_none() && paused.is_none() {
+                    self.completed = self.completed.saturating_sub(1);
+                }
+                self.go_on(trial, units);
+            }
             TrialStatus::Paused => {
                 self.paused.insert(trial, units);
             }
@@ -401,6 +423,29 @@ mod tests {
         assert!(done > 300, "{done}");
         assert_eq!(status.left(last), Some(Duration::ZERO));
         assert!(status.lines(last)[0].contains("100 %"));
+    }
+
+    #[test]
+    fn what_the_search_expects_of_all_trials_bounds_what_is_left() {
+        let events = Synthetic::default().events();
+        let is_epoch = |timed: &&TimedEvent| matches!(timed.event, Event::EpochCompleted { .. });
+        let epochs = events.iter().filter(is_epoch).count() as u64;
+        let (mut told, mut untold) = (Status::default(), Status::default());
+        let (mut checked, mut fewer) = (0, 0);
+        for TimedEvent { at, mut event } in events {
+            untold.observe(at, &event);
+            if let Event::ExperimentStarted { planned_epochs, .. } = &mut event {
+                *planned_epochs = Some(epochs);
+            }
+            told.observe(at, &event);
+            let ((done, all), (_, most)) = (told.units(), untold.units());
+            assert!(done <= all && all <= most, "{done} {all} {most}");
+            checked += 1;
+            fewer += u64::from(all < most);
+        }
+        let (done, all) = told.units();
+        assert_eq!(done, all, "nothing is left at the end");
+        assert!(fewer > checked / 4, "{fewer} of {checked}");
     }
 
     #[test]

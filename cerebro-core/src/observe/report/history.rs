@@ -238,6 +238,8 @@ impl History {
             | Event::UnitProgress { .. }
             | Event::StoreFailing { .. }
             | Event::StoreRecovered
+            | Event::StoreBound { .. }
+            | Event::WallTimeOver { .. }
             | Event::Commanded { .. } => {}
             Event::PlanChanged { epochs, .. } => self.epochs = *epochs,
         }
@@ -346,6 +348,10 @@ impl History {
 
     fn status(&mut self, at: Duration, id: TrialId, status: &TrialStatus) {
         let Some(trial) = self.trials.get_mut(&id) else { return };
+        // One that had completed goes on when epochs are added, and completes again.
+        if trial.status == TrialStatus::Completed {
+            self.summary.completed -= 1;
+        }
         trial.status = status.clone();
         trial.ended = status.is_final().then_some(at);
         match status {
@@ -395,6 +401,47 @@ mod tests {
         assert_eq!(ends.len(), 4);
         let computed: Duration = history.workers.values().map(|worker| worker.computed).sum();
         assert_eq!(computed, history.summary.training + history.summary.validating);
+    }
+
+    #[test]
+    fn a_completed_trial_that_goes_on_after_more_epochs_has_one_curve_and_counts_once() {
+        let mut history = history(usize::MAX);
+        let completed = history.summary.completed;
+        let of = |history: &History| {
+            let is_completed = |(_, trial): &(&TrialId, &TrialHistory)| {
+                trial.status == TrialStatus::Completed && !trial.curve.is_empty()
+            };
+            *history.trials.iter().find(is_completed).unwrap().0
+        };
+        let trial = of(&history);
+        let epochs = history.trials[&trial].curve.len() as u32;
+        let last = history.now;
+        let tell = |history: &mut History, seconds: u64, event: Event| {
+            history.observe(last + Duration::from_secs(seconds), &event);
+        };
+        tell(&mut history, 1, Event::TrialStatus { trial, status: TrialStatus::Running });
+        assert_eq!(
+            (history.summary.completed, history.trials[&trial].ended),
+            (completed - 1, None)
+        );
+        let plan = Event::PlanChanged { epochs: epochs + 1, trials: None, planned_epochs: None };
+        tell(&mut history, 1, plan);
+        let event = Event::EpochCompleted {
+            trial,
+            epoch: epochs + 1,
+            train: Metrics::new(),
+            validation: Metrics::new(),
+            value: 2.0,
+            visit_order: Vec::new(),
+        };
+        tell(&mut history, 2, event);
+        tell(&mut history, 2, Event::TrialStatus { trial, status: TrialStatus::Completed });
+        let shown = &history.trials[&trial];
+        let numbers: Vec<u32> = shown.curve.iter().map(|point| point.epoch).collect();
+        assert_eq!(numbers, (1..=epochs + 1).collect::<Vec<_>>());
+        assert_eq!(shown.best, Some((2.0, epochs + 1)));
+        assert_eq!(shown.ended, Some(last + Duration::from_secs(2)));
+        assert_eq!((history.summary.completed, history.epochs), (completed, epochs + 1));
     }
 
     #[test]

@@ -118,3 +118,26 @@ fn too_few_trials_for_the_rungs_are_refused() {
     let random = Random::new(&space(), 1, Seed(0)).unwrap();
     assert!(Hyperband::new(random, Rungs::new(1, 9, 3).unwrap(), BracketSizes::Table, 0).is_err());
 }
+
+#[test]
+fn it_is_extended_by_whole_rounds_and_says_how_many_trials_that_is() {
+    let rungs = Rungs::new(1, 9, 3).unwrap();
+    let one = Hyperband::<Random>::trials(&rungs, BracketSizes::Algorithm, 1);
+    let hyperband = |rounds: u32| {
+        let random = Random::new(&space(), one * u64::from(rounds), Seed(2)).unwrap();
+        Hyperband::new(random, rungs.clone(), BracketSizes::Algorithm, rounds).unwrap()
+    };
+    let run = |search: &mut Hyperband<Random>| {
+        let mut simulation = Simulation::new(1, 9, loss);
+        simulation.run(search);
+        simulation.epochs()
+    };
+    let mut extended = hyperband(1);
+    let error = extended.extend(one + 1).unwrap_err().to_string();
+    assert!(error.contains(&format!("by {one} trials")), "{error}");
+    assert_eq!(extended.planned(), Some(one));
+    extended.extend(one).unwrap();
+    let (epochs, planned) = (run(&mut extended), extended.planned_epochs());
+    assert_eq!(epochs, run(&mut hyperband(2)));
+    assert_eq!(Some(epochs.iter().map(|&epochs| u64::from(epochs)).sum()), planned);
+}
