@@ -65,7 +65,9 @@ impl Driver {
     }
 
     pub(super) fn wall_time_over(&mut self) {
-        if let Some(WallTime { limit, .. }) = self.wall {
+        if let Some(WallTime { limit, over, .. }) = &mut self.wall {
+            let limit = *limit;
+            *over = None;
             tracing::info!("the wall time of {limit:?} is over");
             self.tell(Event::WallTimeOver { limit });
             self.stop();
