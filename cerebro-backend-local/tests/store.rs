@@ -188,7 +188,7 @@ fn a_store_without_permission_to_write_is_refused_before_anything_is_trained() {
 fn an_experiment_whose_wall_time_is_over_stops_and_goes_on_when_it_is_given_more() {
     let undisturbed = described(&run(experiment()).unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     run_for(experiment().wall_time(hour).store(folder.path()), 2);
     // What that process took is more than this, so nothing begins.
     let over = Arc::new(AtomicUsize::new(0));

@@ -49,6 +49,7 @@ fn events() -> Vec<(u64, Event)> {
                 objective: Objective::minimize("loss"),
                 epochs: 2,
                 trials: Some(3),
+                planned_epochs: None,
                 workers: Vec::new(),
                 partitions: Vec::new(),
             },

@@ -169,6 +169,8 @@ async fn serve(desk: Desk, mut inbox: mpsc::UnboundedReceiver<Request>, persiste
     let mut writes = tokio::task::JoinSet::new();
     let mut batch = Batch::default();
     while let Some(first) = inbox.next().await {
+        // What has been written is let go of: a set of tasks keeps each until somebody asks for it.
+        while writes.try_join_next().is_some() {}
         // Whatever came up meanwhile is done together, and its records go into one segment.
         let mut next = Some(first);
         let mut deleted = Vec::new();

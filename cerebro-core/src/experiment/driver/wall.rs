@@ -30,7 +30,7 @@ impl WallTime {
     ) -> std::io::Result<Self> {
         let left = limit.saturating_sub(before + elapsed);
         let (time, over) = oneshot::channel();
-        let (_wanted, wanted) = mpsc::channel::<()>();
+        let (alive, wanted) = mpsc::channel::<()>();
         // A thread, since the driver needs no async runtime that has timers.
         std::thread::Builder::new().name("cerebro-wall-time".to_owned()).spawn(move || {
             if wanted.recv_timeout(left) == Err(mpsc::RecvTimeoutError::Timeout) {
@@ -38,7 +38,7 @@ impl WallTime {
                 let _ = time.send(());
             }
         })?;
-        Ok(Self { limit, before, over: Some(over), _wanted })
+        Ok(Self { limit, before, over: Some(over), _wanted: alive })
     }
 
     /// Ready once, when the time is over.
