@@ -27,7 +27,7 @@ Where it is found:
 What it runs:
   --slots N             units at once [1]
   --threads N           threads of a unit [the cores divided by the slots]
-  --device DEVICE       cpu or cuda:N [cpu]
+  --device DEVICE       cpu, or cuda:N in a build with the feature cuda [cpu]
 
 Its data:
   --data URL            where this worker finds the data set, if not where the
@@ -66,6 +66,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Serve {
     pub(crate) options: Options,
+    pub(crate) device: Device,
     pub(crate) level: Level,
 }
 
@@ -82,7 +83,7 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
     // The driver is known at the end only.
     let mut options = Options::new("");
     let (mut cache, mut cache_bytes) = (None, None);
-    let mut level = Level::INFO;
+    let (mut place, mut level) = (Device::Cpu, Level::INFO);
     let mut security = None;
     while let Some(argument) = parser.next()? {
         match argument {
@@ -96,7 +97,7 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
             Long("stay") => options = options.after_run(AfterRun::Stay),
             Long("slots") => options = options.slots(count(&mut parser, "--slots")?),
             Long("threads") => options = options.threads_per_slot(count(&mut parser, "--threads")?),
-            Long("device") => options = options.device(parser.value()?.parse_with(device)?),
+            Long("device") => place = parser.value()?.parse_with(device)?,
             Long("data") => options = options.data(parser.value()?.string()?),
             Long("cache") => cache = Some(PathBuf::from(parser.value()?)),
             Long("cache-bytes") => cache_bytes = Some(parser.value()?.parse_with(size)?),
@@ -124,8 +125,8 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
     let Some(driver) = driver else {
         return Err("--driver HOST:PORT is missing: where the driver of the run listens".into());
     };
-    let options = options.driver(driver).security(security.unwrap_or_default());
-    Ok(Command::Serve(Box::new(Serve { options, level })))
+    let options = options.driver(driver).device(place).security(security.unwrap_or_default());
+    Ok(Command::Serve(Box::new(Serve { options, device: place, level })))
 }
 
 fn certificates(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {

@@ -14,6 +14,7 @@ mod certificates;
 use std::process::ExitCode;
 
 use cerebro_backend_tcp::worker::{self, Registry};
+use cerebro_core::Device;
 use cerebro_models::runtime;
 
 use arguments::{Command, HELP, Serve};
@@ -47,9 +48,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(Serve { options, level }: Serve) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(Serve { options, device, level }: Serve) -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
-    let runtime = runtime::install()?;
+    let runtime = match device {
+        Device::Cpu => runtime::install()?,
+        _ => runtime::install_cuda()?,
+    };
     tracing::info!(library = %runtime.library().display(), "ONNX Runtime is loaded");
     Ok(worker::serve(Registry::onnx(), options)?)
 }
