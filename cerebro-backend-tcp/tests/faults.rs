@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cerebro_backend_tcp::TcpBackend;
+use cerebro_core::Split;
 use cerebro_core::experiment::ExperimentResult;
 use cerebro_core::observe::Event;
 use support::experiments::{
-    Recorder, experiment, is_as_if_undisturbed, rates, states, undisturbed,
+    EPOCHS, Recorder, TRAIN, experiment, is_as_if_undisturbed, rates, states, undisturbed,
 };
 use support::faulty::{self, Fault, Process};
 use support::{Reserved, driver};
@@ -137,6 +138,8 @@ fn two_of_eight_workers_that_are_killed_in_different_epochs_and_brought_back() {
 }
 
 const DRIVER: &str = "CEREBRO_TEST_DRIVER_PROCESS";
+/// Whether it keeps the experiment in a store, or takes it up from there.
+const STORED: &str = "CEREBRO_TEST_STORED";
 
 /// What a driver process runs: not a test by itself. It listens where it is told, runs an
 /// experiment, and writes down the States that came out; or kills itself in the middle.
@@ -147,13 +150,22 @@ fn driver_process() {
     let dies = std::env::var("CEREBRO_TEST_DIES").is_ok();
     let backend = driver().listen(address).model("faulty", []).workers(2).build().unwrap();
     let mut epochs = 0;
-    let builder = experiment(rates(TRIALS)).observer(move |_: Duration, event: &Event| {
+    let recorder = Recorder::default();
+    let store = Path::new(folder).join("store").to_str().unwrap().to_owned();
+    let builder = match std::env::var(STORED).as_deref() {
+        Ok("begin") => experiment(rates(TRIALS)).store(store.as_str()),
+        Ok("resume") => experiment(rates(TRIALS)).resume(store.as_str()),
+        _ => experiment(rates(TRIALS)),
+    };
+    let builder = builder.observer(recorder.clone()).observer(move |_: Duration, event: &Event| {
         epochs += usize::from(matches!(event, Event::EpochCompleted { .. }));
         if dies && epochs == 3 {
             faulty::signal("-KILL", std::process::id());
         }
     });
     let result = builder.build().unwrap().run_blocking(Arc::new(backend)).unwrap();
+    let trained = recorder.units().iter().filter(|(unit, _)| unit.split == Split::Train).count();
+    std::fs::write(Path::new(folder).join("trained"), trained.to_string()).unwrap();
     std::fs::write(Path::new(folder).join("states"), tallies(&result)).unwrap();
 }
 
@@ -184,6 +196,29 @@ fn a_driver_that_is_killed_and_workers_that_wait_for_the_next() {
     assert!(second.success(), "the same workers serve it");
     let states = std::fs::read(folder.path().join("states")).unwrap();
     assert_eq!(states, tallies(&undisturbed(TRIALS)));
+    for worker in &mut crew {
+        assert!(worker.wait().success(), "a worker leaves when a run is over");
+    }
+}
+
+#[test]
+fn a_driver_that_is_killed_and_resumed_from_its_store_while_the_workers_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let reserved = Reserved::new();
+    let address = reserved.address();
+    let mut crew: Vec<Process> =
+        (0..2).map(|_| Process::start(address, Fault::None, folder.path())).collect();
+    let mut first = start_driver(address, folder.path());
+    let killed = first.env("CEREBRO_TEST_DIES", "").env(STORED, "begin").status();
+    assert_eq!(killed.unwrap().code(), None, "it was killed by a signal");
+    let second = start_driver(address, folder.path()).env(STORED, "resume").status().unwrap();
+    assert!(second.success());
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(read("states"), tallies(&undisturbed(TRIALS)), "the weights are the same bits");
+    let trained: u32 = String::from_utf8(read("trained")).unwrap().parse().unwrap();
+    // Three epochs were complete when it died, and each has a unit for each partition.
+    let left = TRIALS * EPOCHS * TRAIN - 3 * TRAIN;
+    assert!(trained <= left, "{trained} of {left} units: no completed epoch is trained again");
     for worker in &mut crew {
         assert!(worker.wait().success(), "a worker leaves when a run is over");
     }

@@ -4,16 +4,19 @@ mod support;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cerebro_backend_tcp::worker::Options;
 use cerebro_backend_tcp::{TcpBackend, TcpBackendBuilder};
 use cerebro_core::observe::Event;
-use support::experiments::{Recorder, experiment, is_as_if_undisturbed, rates};
+use cerebro_core::testing::Tally;
+use cerebro_core::{Config, Model, ModelError, Slot};
+use support::experiments::{Recorder, TRAIN, VALIDATION, experiment, is_as_if_undisturbed, rates};
 use support::faulty::{self, Fault};
 use support::proxy::Proxy;
-use support::{Reserved, Worker, driver};
+use support::{Reserved, Worker, driver, registry};
 
 /// A driver of trials whose States take several chunks.
 fn large_states() -> TcpBackendBuilder {
@@ -91,6 +94,77 @@ fn over_a_network_with_100_ms_of_delay_each_way() {
     ];
     let result = run(backend, |_| ());
     assert_eq!(result.summary().lost_workers, 0);
+}
+
+/// A worker that others reach through a network of `peers`, and that reaches the driver through one
+/// of `control`.
+fn worker_behind(
+    driver: SocketAddr,
+    control: impl FnOnce(SocketAddr) -> Proxy,
+    peers: impl FnOnce(SocketAddr) -> Proxy,
+) -> (Worker, Proxy, Reserved) {
+    let reserved = Reserved::new();
+    let listening = reserved.address();
+    let (control, peers) = (control(driver), peers(listening));
+    let advertised = peers.address().to_string();
+    let started = worker(control.address(), |options| {
+        options.listen(listening.to_string()).advertise(advertised)
+    });
+    (started, peers, reserved)
+}
+
+#[test]
+fn over_a_network_that_loses_one_in_twenty_packets() {
+    let backend = large_states().workers(2).build().unwrap();
+    let lossy = |target| Proxy::lossy(target, 20);
+    let _workers = (
+        worker(backend.address(), |options| options),
+        worker_behind(backend.address(), lossy, lossy),
+    );
+    let result = run(backend, |_| ());
+    let summary = result.summary();
+    assert_eq!((summary.lost_workers, summary.retried_units, summary.repeated_units), (0, 0, 0));
+}
+
+#[test]
+fn connections_that_break_in_the_middle_of_a_state_cost_no_unit() {
+    let backend = large_states().workers(2).build().unwrap();
+    let (behind, peers, _reserved) = worker_behind(backend.address(), Proxy::to, |target| {
+        // Each State has 3 MB.
+        Proxy::breaking(target, 3, 1_000_000)
+    });
+    let _workers = (worker(backend.address(), |options| options), behind);
+    let result = run(backend, |_| ());
+    assert_eq!(peers.still_to_break(), 0);
+    let summary = result.summary();
+    assert_eq!((summary.lost_workers, summary.retried_units), (0, 0));
+}
+
+#[test]
+fn a_slow_worker_holds_up_no_trial_but_the_one_that_it_trains() {
+    const OTHERS: u32 = 3;
+    let backend = driver().workers(2).replicas(2).build().unwrap();
+    let address = backend.address();
+    let (done, others_done) = channel::<()>();
+    // Its first unit takes until all other trials have done their first epoch, so that nothing goes on
+    // if any of them waits for it.
+    let gate = Arc::new(Mutex::new(others_done));
+    let slow = move |config: &Config, _: &Slot| -> Result<Box<dyn Model>, ModelError> {
+        let _ = gate.lock().unwrap().recv_timeout(Duration::from_mins(1));
+        Ok(Box::new(Tally::new(config)?))
+    };
+    let model = move |_: &[u8]| Ok(Arc::new(slow.clone()) as _);
+    let registry = registry().model("tally", model);
+    let options = Options::new(address.to_string()).threads_per_slot(1);
+    let _workers = [worker(address, |options| options), Worker::with(registry, options)];
+    let mut done = Some(done);
+    let mut units = 0;
+    run(backend, move |event| {
+        units += u32::from(matches!(event, Event::UnitCompleted { .. }));
+        if units == OTHERS * (TRAIN + VALIDATION) {
+            done.take();
+        }
+    });
 }
 
 #[test]

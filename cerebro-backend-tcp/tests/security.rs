@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use cerebro_backend_tcp::worker::{Options, WorkerError, serve_until};
 use cerebro_backend_tcp::{Authority, Certificates, Security, TcpBackend};
+use cerebro_core::observe::Event;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use support::experiments::{Recorder, experiment, is_as_if_undisturbed, rates};
-use support::{Worker, driver, registry};
+use support::proxy::Proxy;
+use support::{Worker, driver, log, registry};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore};
@@ -170,6 +172,46 @@ fn a_driver_does_not_pass_for_a_worker_nor_an_unlisted_worker_for_a_listed_one()
     let reason = refusal(keys.options(listed.address(), "one"));
     assert!(reason.contains("`one`"), "{reason}");
     still_serves(&keys, backend);
+}
+
+#[test]
+fn what_a_worker_has_said_cannot_be_said_again_by_who_has_overheard_it() {
+    let keys = Keys::new();
+    let backend = Arc::new(keys.backend());
+    let address = backend.address();
+    let wire = Proxy::listening(address);
+    let _worker = Worker::with(registry(), keys.options(wire.address(), "one"));
+    let recorder = Recorder::default();
+    let mut replayed = false;
+    let builder = experiment(rates(2)).observer(recorder.clone());
+    let builder = builder.observer(move |_: Duration, event: &Event| {
+        if matches!(event, Event::EpochCompleted { .. }) && !replayed {
+            replayed = true;
+            let heard = wire.heard();
+            assert!(heard.iter().any(|words| !words.is_empty()), "there is something to replay");
+            for words in heard {
+                let mut stream = TcpStream::connect(address).unwrap();
+                // It may close before everything is written.
+                let _ = stream.write_all(&words);
+                until_closed(stream);
+            }
+        }
+    });
+    let result = builder.build().unwrap().run_blocking(backend).unwrap();
+    is_as_if_undisturbed(&result, &recorder);
+    assert_eq!(result.summary().lost_workers, 0, "the worker was not pushed out");
+}
+
+#[test]
+fn refusals_are_logged_with_who_and_why() {
+    log::start();
+    let (keys, others) = (Keys::new(), Keys::new());
+    let listed = driver().security(keys.security("driver")).authorise(["two"]).build().unwrap();
+    refusal(keys.options(listed.address(), "one"));
+    let logged = |words: &[&str]| assert!(log::comes_to_say(words), "{words:?}: {}", log::all());
+    logged(&["WARN", "a registration was refused", "peer=", "`one` is not among the workers"]);
+    refusal(others.options(listed.address(), "one"));
+    logged(&["WARN", "refused", "127.0.0.1", "authority"]);
 }
 
 /// Reads until the other end closes; what it said.

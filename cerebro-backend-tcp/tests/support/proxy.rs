@@ -22,7 +22,17 @@ struct Network {
     /// Bytes from the target after which the next one is flipped, in one connection only.
     flip: Mutex<Option<usize>>,
     connections: AtomicUsize,
+    /// Connections that are still to break, each after so many bytes from the target.
+    breaks: Mutex<(usize, usize)>,
+    /// One in so many pieces comes as late as if it had been lost and sent again.
+    lost: Option<usize>,
+    pieces: AtomicUsize,
+    /// What clients sent, by connection, where that is kept.
+    heard: Option<Mutex<Vec<Vec<u8>>>>,
 }
+
+/// The least time after which Linux sends anew what was lost.
+const SENT_AGAIN: Duration = Duration::from_millis(200);
 
 impl Proxy {
     pub fn to(target: SocketAddr) -> Self {
@@ -38,6 +48,32 @@ impl Proxy {
     /// enough.
     pub fn lying(target: SocketAddr, after: usize) -> Self {
         Self::new(target, Network { flip: Mutex::new(Some(after)), ..Network::default() })
+    }
+
+    /// Breaks `count` connections, one after the other, each `after` bytes into what the target sends.
+    pub fn breaking(target: SocketAddr, count: usize, after: usize) -> Self {
+        Self::new(target, Network { breaks: Mutex::new((count, after)), ..Network::default() })
+    }
+
+    /// Loses one in `every` pieces of what is sent, both ways. Whoever speaks TCP sends it again, so
+    /// that it comes late, and everything behind it.
+    pub fn lossy(target: SocketAddr, every: usize) -> Self {
+        Self::new(target, Network { lost: Some(every), ..Network::default() })
+    }
+
+    /// Keeps what clients send.
+    pub fn listening(target: SocketAddr) -> Self {
+        Self::new(target, Network { heard: Some(Mutex::default()), ..Network::default() })
+    }
+
+    /// What clients have sent, by connection.
+    pub fn heard(&self) -> Vec<Vec<u8>> {
+        self.network.heard.as_ref().map_or(Vec::new(), |heard| heard.lock().unwrap().clone())
+    }
+
+    /// How many connections are still to break.
+    pub fn still_to_break(&self) -> usize {
+        self.network.breaks.lock().unwrap().0
     }
 
     fn new(target: SocketAddr, network: Network) -> Self {
@@ -84,6 +120,28 @@ impl Network {
         let cut = self.cut.lock().unwrap();
         drop(self.healed.wait_while(cut, |cut| *cut).unwrap());
         thread::sleep(self.delay);
+        let piece = self.pieces.fetch_add(1, Ordering::SeqCst);
+        if self.lost.is_some_and(|every| piece % every == every - 1) {
+            thread::sleep(SENT_AGAIN);
+        }
+    }
+
+    /// Whether the connection breaks here, `before` bytes into it.
+    fn breaks(&self, before: usize) -> bool {
+        let mut breaks = self.breaks.lock().unwrap();
+        let now = breaks.0 > 0 && before >= breaks.1;
+        breaks.0 -= usize::from(now);
+        now
+    }
+
+    fn hear(&self, connection: usize, bytes: &[u8]) {
+        if let Some(heard) = &self.heard {
+            let mut heard = heard.lock().unwrap();
+            if heard.len() <= connection {
+                heard.resize(connection + 1, Vec::new());
+            }
+            heard[connection].extend_from_slice(bytes);
+        }
     }
 
     fn lie(&self, before: usize, bytes: &mut [u8]) {
@@ -99,25 +157,46 @@ impl Network {
 
 fn connect(client: TcpStream, target: SocketAddr, network: &Arc<Network>) {
     network.pass();
-    network.connections.fetch_add(1, Ordering::SeqCst);
+    let number = network.connections.fetch_add(1, Ordering::SeqCst);
     let Ok(server) = TcpStream::connect(target) else { return };
     let ends = |stream: &TcpStream| stream.try_clone().expect("a socket can be cloned");
     let (from, to, there) = (ends(&client), ends(&server), Arc::clone(network));
-    thread::spawn(move || forward(from, to, |_, _| there.pass()));
+    thread::spawn(move || {
+        forward(from, to, |_, bytes| {
+            there.pass();
+            there.hear(number, bytes);
+            Goes::On
+        });
+    });
     forward(server, client, |before, bytes| {
         network.pass();
         network.lie(before, bytes);
+        if network.breaks(before) { Goes::NoFurther } else { Goes::On }
     });
 }
 
-fn forward(mut from: TcpStream, mut to: TcpStream, mut on_the_way: impl FnMut(usize, &mut [u8])) {
+#[derive(PartialEq, Eq)]
+enum Goes {
+    On,
+    NoFurther,
+}
+
+fn forward(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    mut on_the_way: impl FnMut(usize, &mut [u8]) -> Goes,
+) {
     let mut buffer = vec![0; 64 << 10];
     let mut before = 0;
     while let Ok(read) = from.read(&mut buffer) {
         if read == 0 {
             break;
         }
-        on_the_way(before, &mut buffer[..read]);
+        if on_the_way(before, &mut buffer[..read]) == Goes::NoFurther {
+            let _ = from.shutdown(Shutdown::Both);
+            let _ = to.shutdown(Shutdown::Both);
+            return;
+        }
         before += read;
         if to.write_all(&buffer[..read]).is_err() {
             break;
