@@ -108,8 +108,7 @@ def names():
 
 def step_times(programs, threads):
     workers = {name: programs.worker(name, threads) for name in names()}
-    peaks = workers[EAGER].ask("peaks")
-    results = {}
+    peaks, results = {}, {}
     for net in options.nets:
         say(f"{net}, {threads} thread(s)")
         ours, theirs = (workers[name].ask("losses", net)["losses"] for name in (OURS, EAGER))
@@ -123,13 +122,18 @@ def step_times(programs, threads):
         rounds = []
         for _ in range(options.rounds):
             rounds.append({name: worker.ask("steps", net, counts[name])["seconds"] for name, worker in workers.items()})
+        # Measured again beside every network, since other programs may have the machine for a while.
+        found = workers[EAGER].ask("peaks")
+        peaks = {what: max(peak, peaks.get(what, 0.0)) for what, peak in found.items()}
         results[net] = {
             "rounds": rounds,
             "loss_difference": worst,
             "best": {name: min(turn[name] for turn in rounds) for name in workers},
             "ratio": {name: statistics.median(turn[OURS] / turn[name] for turn in rounds) for name in names()[1:]},
-            "bound": bound(workers[EAGER].ask("work", net), peaks),
+            "work": workers[EAGER].ask("work", net),
         }
+    for result in results.values():
+        result["bound"] = bound(result["work"], peaks)
     for worker in workers.values():
         worker.close()
     return {"peaks": peaks, "nets": results}
