@@ -74,6 +74,11 @@ impl Costs {
         self.trials[trial].training.samples > 0
     }
 
+    /// Whether the trial's rate is more than an assumption.
+    pub(super) fn is_known(&self, trial: usize) -> bool {
+        self.is_measured(trial) || self.trials[trial].guess.is_some()
+    }
+
     /// What the rates of trials that were not measured rest on: the scale of guesses, and the
     /// highest rate of those that were.
     pub(super) fn scales(&self) -> (f64, f64) {

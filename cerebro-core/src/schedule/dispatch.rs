@@ -62,6 +62,8 @@ pub(super) struct Dispatcher {
     job_of: Vec<u32>,
     seen: Vec<bool>,
     steps_left: usize,
+    /// Pairs looked at, over all choices: what choosing costs.
+    pub(super) looks: u64,
 }
 
 impl Dispatcher {
@@ -75,6 +77,7 @@ impl Dispatcher {
             if soon.is_empty() && free == 1 && board.seats[board.free()[0] as usize].free == 1 {
                 let worker = board.free()[0];
                 choices.extend(longest_fitting(board, worker));
+                self.looks += 8;
             } else if !soon.is_empty() || free * ready <= PAIRS_PER_NEWCOMER * newcomers {
                 self.matching(board, soon, choices);
             } else {
@@ -90,6 +93,8 @@ impl Dispatcher {
     fn matching(&mut self, board: &Board, soon: &[Soon], choices: &mut Vec<Choice>) {
         self.list_workers(board, soon);
         self.list_jobs(board, soon);
+        // Sorting them costs as much as looking at a few pairs of each.
+        self.looks += 8 * (self.workers.len() + self.jobs.len()) as u64;
         self.cover(board);
         for (worker, &node) in self.workers.iter().zip(&self.job_of) {
             if node == NONE || !worker.can_start {
@@ -207,6 +212,7 @@ impl Dispatcher {
 
     /// Finds a worker for a job, moving others if need be.
     fn cover_job(&mut self, board: &Board, job: usize) -> bool {
+        self.looks += self.workers.len() as u64;
         for worker in 0..self.workers.len() {
             if self.job_of[worker] == NONE && self.fits(board, job, worker) {
                 return self.pair(job, worker);
@@ -231,6 +237,7 @@ impl Dispatcher {
 
     /// Finds a job for a worker, moving others if need be.
     fn cover_worker(&mut self, board: &Board, worker: usize) -> bool {
+        self.looks += self.jobs.len() as u64;
         for job in 0..self.jobs.len() {
             if self.worker_of[job] == NONE && self.fits(board, job, worker) {
                 return self.pair(job, worker);

@@ -8,14 +8,23 @@
 //! optimization", Journal of Heuristics 3). The plan that won is tried again at the next choice, so
 //! that what was found is not lost; a plan is but a window and a seed, which biases the priorities.
 //!
+//! Where jobs begin an epoch together, a [`Rotation`] of them is one more plan, for the whole run.
+//!
 //! Time is spent in proportion to what the units themselves take, and only on the last few thousand
 //! units, so that the scheduler never costs more than a small share of one core.
 
 use super::board::{Board, Done};
 use super::dispatch::{Choice, Dispatcher, Soon};
+use super::rotation::Rotation;
 
 /// The most units that are played through.
 const HORIZON: u64 = 2048;
+
+/// The most units for which a rotation is compared with the greedy rule before the run begins.
+const ROTATION_HORIZON: u64 = 32_768;
+
+/// Pairs that the dispatcher looks at in the time that one simulated unit takes otherwise.
+const LOOKS_PER_STEP: f64 = 64.0;
 
 /// Simulated units that a measured second pays for: at about a quarter of a microsecond each, half a
 /// per cent of one core.
@@ -29,7 +38,7 @@ const SAVED_STEPS: f64 = 50_000.0;
 const ADVANCE: f64 = 50.0;
 
 /// A schedule this close to its lower bound is not worth improving.
-const GOOD_ENOUGH: f64 = 1.0005;
+const GOOD_ENOUGH: f64 = 1.001;
 
 /// Plans with drawn biases that are tried for one choice.
 const PLANS: u64 = 100;
@@ -103,6 +112,8 @@ pub(super) struct Lookahead {
     /// The plan is good until fewer units than these are left.
     trusted_until: u64,
     unit_seconds: f64,
+    /// Goes before the plan, while there is one.
+    rotation: Option<Rotation>,
     copy: Option<Board>,
     running: Vec<Running>,
     soon: Vec<Soon>,
@@ -117,6 +128,7 @@ impl Default for Lookahead {
             steps: 0.0,
             trusted_until: u64::MAX,
             unit_seconds: 0.0,
+            rotation: None,
             copy: None,
             running: Vec::new(),
             soon: Vec::new(),
@@ -137,11 +149,13 @@ impl Lookahead {
 
     /// Whether there is a choice to be made that the greedy one may not be the best for.
     pub(super) fn is_wanted(&self, board: &Board) -> bool {
-        self.unit_seconds > 0.0
-            && (1..=HORIZON).contains(&board.units_left)
-            && !board.free().is_empty()
-            && !board.ready().is_empty()
-            && (self.plan != GREEDY || self.can_question_plan(board))
+        let can_choose =
+            board.units_left > 0 && !board.free().is_empty() && !board.ready().is_empty();
+        can_choose
+            && (self.rotation.is_some()
+                || self.unit_seconds > 0.0
+                    && board.units_left <= HORIZON
+                    && (self.plan != GREEDY || self.can_question_plan(board)))
     }
 
     fn can_question_plan(&self, board: &Board) -> bool {
@@ -163,6 +177,16 @@ impl Lookahead {
         bound: f64,
         choices: &mut Vec<Choice>,
     ) {
+        if self.rotation.is_some() {
+            let doubted = board.units_left <= HORIZON && self.can_question_plan(board);
+            if !doubted || self.rotation_is_best(dispatcher, board, running, bound) {
+                self.rotate(board, choices);
+                if !choices.is_empty() || !running.is_empty() {
+                    return;
+                }
+            }
+            self.rotation = None;
+        }
         let (projected, numbers) = board.project();
         let new_number = |job: u32| numbers.binary_search(&job).ok().map(|new| new as u32);
         let running: Vec<Running> = running
@@ -191,6 +215,70 @@ impl Lookahead {
         }
     }
 
+    /// Takes up a rotation where all jobs begin an epoch, if it ends no later than the greedy rule.
+    /// `costs_are_known` says whether the jobs' rates are more than assumed.
+    pub(super) fn consider_rotation(
+        &mut self,
+        dispatcher: &mut Dispatcher,
+        board: &Board,
+        bound: f64,
+        costs_are_known: impl Fn(usize) -> bool,
+    ) {
+        self.rotation = None;
+        if board.units_left > ROTATION_HORIZON {
+            return;
+        }
+        let Some(rotation) = Rotation::new(board) else {
+            return;
+        };
+        if !rotation.is_of_single_jobs() && !rotation.jobs().all(costs_are_known) {
+            return;
+        }
+        self.rotation = Some(rotation);
+        if !self.rotation_is_best(dispatcher, board, &[], bound) {
+            self.rotation = None;
+        }
+    }
+
+    /// Ends a rotation, since what it was made for has changed.
+    pub(super) fn end_rotation(&mut self) {
+        self.rotation = None;
+    }
+
+    /// Takes in that units which had started are open again.
+    pub(super) fn rewind_rotation(&mut self) {
+        if let Some(rotation) = &mut self.rotation {
+            rotation.rewind();
+        }
+    }
+
+    /// Whether the greedy rule and the windows end no earlier than the rotation.
+    fn rotation_is_best(
+        &mut self,
+        dispatcher: &mut Dispatcher,
+        board: &Board,
+        running: &[Running],
+        bound: f64,
+    ) -> bool {
+        let Some(rotation) = self.rotation.clone() else {
+            return false;
+        };
+        let best = self.play(dispatcher, board, Way::Rotation(rotation), running, f64::INFINITY);
+        let left = board.units_left;
+        self.trusted_until = left - left / TRUST;
+        best <= bound * GOOD_ENOUGH || {
+            let greedy = Way::Plan(GREEDY, &[]);
+            self.play(dispatcher, board, greedy, running, best) >= best * (1.0 - 1e-9)
+        }
+    }
+
+    fn rotate(&mut self, board: &Board, choices: &mut Vec<Choice>) {
+        choices.clear();
+        if let Some(rotation) = &mut self.rotation {
+            rotation.choose(board, choices);
+        }
+    }
+
     /// Plays plans through until one is good enough or the steps are spent, and keeps the best.
     fn find_plan(
         &mut self,
@@ -202,7 +290,8 @@ impl Lookahead {
     ) {
         let left = board.units_left;
         let last = self.plan;
-        let mut best = self.play(dispatcher, board, numbers, running, last, f64::INFINITY);
+        let mut best =
+            self.play(dispatcher, board, Way::Plan(last, numbers), running, f64::INFINITY);
         let simple = (0..WINDOWS.len() as u64).map(Plan::number).filter(|&plan| plan != last);
         let tried = self.tried;
         let drawn = (1..=PLANS).map(|index| Plan::number(WINDOWS.len() as u64 + tried + index));
@@ -210,7 +299,7 @@ impl Lookahead {
             if best <= bound * GOOD_ENOUGH || self.steps < left as f64 {
                 break;
             }
-            let makespan = self.play(dispatcher, board, numbers, running, plan, best);
+            let makespan = self.play(dispatcher, board, Way::Plan(plan, numbers), running, best);
             if makespan < best * (1.0 - 1e-9) {
                 best = makespan;
                 self.plan = plan;
@@ -221,29 +310,38 @@ impl Lookahead {
         self.trusted_until = if good { left - left / TRUST } else { u64::MAX };
     }
 
-    /// The seconds until all is done under a plan, or anything above `limit` if that is exceeded.
+    /// The seconds until all is done in a way, or anything above `limit` if that is exceeded.
     fn play(
         &mut self,
         dispatcher: &mut Dispatcher,
         from: &Board,
-        numbers: &[u32],
+        mut way: Way<'_>,
         running: &[Running],
-        plan: Plan,
         limit: f64,
     ) -> f64 {
+        let looks = dispatcher.looks;
         let mut board = self.copy.take().unwrap_or_else(|| from.clone());
         board.copy_from(from);
-        apply(&mut board, plan, numbers);
+        if let Way::Plan(plan, numbers) = way {
+            apply(&mut board, plan, numbers);
+        }
         self.running.clear();
         self.running.extend_from_slice(running);
         let mut now = 0.0;
         let mut makespan = running.iter().map(|unit| unit.ends).fold(0.0, f64::max);
         while board.units_left > 0 && makespan <= limit {
-            let units = std::mem::take(&mut self.running);
-            self.list_soon(&board, &units, now, plan);
-            self.running = units;
+            if let Way::Plan(plan, _) = way {
+                let units = std::mem::take(&mut self.running);
+                self.list_soon(&board, &units, now, plan);
+                self.running = units;
+            }
             loop {
-                dispatcher.choose(&mut board, &self.soon, &mut self.choices);
+                match &mut way {
+                    Way::Plan(..) => {
+                        dispatcher.choose(&mut board, &self.soon, &mut self.choices);
+                    }
+                    Way::Rotation(rotation) => rotation.choose(&board, &mut self.choices),
+                }
                 for choice in &self.choices {
                     let &Choice { job, partition, worker } = choice;
                     let took = board.estimate(job as usize, partition as usize, worker as usize);
@@ -272,7 +370,11 @@ impl Lookahead {
                 }
             }
         }
+        if board.units_left > 0 && makespan <= limit && self.running.is_empty() {
+            makespan = f64::INFINITY;
+        }
         self.copy = Some(board);
+        self.steps -= (dispatcher.looks - looks) as f64 / LOOKS_PER_STEP;
         makespan
     }
 
@@ -289,6 +391,13 @@ impl Lookahead {
             worker: unit.worker,
         }));
     }
+}
+
+/// How the rest of a run is played.
+enum Way<'a> {
+    /// By a plan, on a board whose jobs have these original numbers.
+    Plan(Plan, &'a [u32]),
+    Rotation(Rotation),
 }
 
 fn apply(board: &mut Board, plan: Plan, numbers: &[u32]) {

@@ -35,6 +35,7 @@ mod order;
 mod policy;
 mod prefetch;
 mod report;
+mod rotation;
 mod scheduler;
 mod spec;
 

@@ -131,6 +131,7 @@ impl Scheduler {
 
     /// Takes in a worker, or the new slots and partitions of a worker that is there already.
     pub fn worker_joined(&mut self, spec: &WorkerSpec) -> Result<(), ScheduleError> {
+        self.lookahead.end_rotation();
         let mut held = Vec::with_capacity(spec.partitions.len());
         for &partition in &spec.partitions {
             held.push(self.partition_number(partition, || spec.id.to_string())?);
@@ -158,6 +159,7 @@ impl Scheduler {
     /// Takes in that a worker is gone. Answers with the units that ran there alone; they are open
     /// again. Reports of them that come late are refused.
     pub fn worker_lost(&mut self, worker: WorkerId) -> Vec<Unit> {
+        self.lookahead.end_rotation();
         let Some(number) = self.worker_numbers.remove(&worker) else {
             return Vec::new();
         };
@@ -186,6 +188,7 @@ impl Scheduler {
 
     /// Takes in that a worker is to leave: what runs there goes on, nothing more starts.
     pub fn drain(&mut self, worker: WorkerId) {
+        self.lookahead.end_rotation();
         if let Some(&number) = self.worker_numbers.get(&worker) {
             self.board.relayout(|layout| layout.set_held(number, Vec::new()));
         }
@@ -193,6 +196,7 @@ impl Scheduler {
 
     /// Takes in a trial, new or to be resumed.
     pub fn add_trial(&mut self, spec: &TrialSpec) -> Result<(), ScheduleError> {
+        self.lookahead.end_rotation();
         if self.trial_numbers.contains_key(&spec.id) {
             return Err(ScheduleError::DuplicateTrial { trial: spec.id });
         }
@@ -232,6 +236,7 @@ impl Scheduler {
 
     /// Changes how many epochs a trial is to train in all. An epoch that has begun is finished.
     pub fn set_epochs(&mut self, trial: TrialId, epochs: u32) -> Result<(), ScheduleError> {
+        self.lookahead.end_rotation();
         let number = self.changeable(trial)?;
         self.check_record(trial, epochs)?;
         self.trials[number].epochs = epochs;
@@ -273,6 +278,7 @@ impl Scheduler {
     /// # Ok::<(), cerebro_core::schedule::ScheduleError>(())
     /// ```
     pub fn set_priority(&mut self, trial: TrialId, level: i32) -> Result<(), ScheduleError> {
+        self.lookahead.end_rotation();
         let number = self.changeable(trial)?;
         // No two trials differ as much in the work that they have left.
         let weight = 1e12_f64.powi(level.clamp(-10, 10));
@@ -282,6 +288,7 @@ impl Scheduler {
 
     /// Lets the trial's running units finish and starts no others.
     pub fn pause(&mut self, trial: TrialId) -> Result<(), ScheduleError> {
+        self.lookahead.end_rotation();
         let number = self.changeable(trial)?;
         self.board.change(number, |job| job.active = false);
         Ok(())
@@ -289,6 +296,7 @@ impl Scheduler {
 
     /// Lets units of a paused trial start again.
     pub fn resume(&mut self, trial: TrialId) -> Result<(), ScheduleError> {
+        self.lookahead.end_rotation();
         let number = self.changeable(trial)?;
         self.board.change(number, |job| job.active = true);
         Ok(())
@@ -315,6 +323,12 @@ impl Scheduler {
         self.now = self.now.max(now);
         let mut choices = Vec::new();
         let mut assignments = Vec::new();
+        if self.policy == Policy::LongestRemainingFirst && self.running == 0 {
+            let bound = self.bound_seconds().makespan();
+            let (lookahead, costs) = (&mut self.lookahead, &self.costs);
+            let known = |job| costs.is_known(job);
+            lookahead.consider_rotation(&mut self.dispatcher, &self.board, bound, known);
+        }
         if self.policy == Policy::LongestRemainingFirst && self.lookahead.is_wanted(&self.board) {
             let running = self.running_units();
             let bound = self.bound_seconds().makespan();
@@ -495,6 +509,7 @@ impl Scheduler {
 
     fn reopen(&mut self, trial: usize, partition: usize) {
         self.board.reopen(trial, partition);
+        self.lookahead.rewind_rotation();
         self.refresh_fixed(trial);
         self.give_up_unwanted_epoch(trial);
     }

@@ -1,0 +1,203 @@
+//! Bundles of jobs that go round the workers: for few jobs, nobody waits.
+//!
+//! Where every partition has one holder, the jobs are packed into as many bundles as there are
+//! workers, of about the same time each. In every round, each worker has one bundle; then each bundle
+//! goes to the next worker of the ring. A round takes as long as the longest bundle, so the whole takes
+//! the longest trial's time if that trial is a bundle of its own, and hardly more than the busiest
+//! worker's if the bundles are even: it is the Latin square of unequal jobs. The packing is by
+//! longest processing time first (Graham 1969, "Bounds on multiprocessing timing anomalies", SIAM
+//! Journal on Applied Mathematics 17(2)).
+//!
+//! A worker never takes a bundle before the one in front of it is through. So what runs is the
+//! rotation in lock step, or something shorter: units start as soon as their turn has come.
+
+use super::board::{Board, Phase};
+use super::dispatch::Choice;
+use crate::id::Split;
+
+/// The most jobs that are rotated; for more, the longest-remaining-first rule is as good.
+const MOST_JOBS: usize = 512;
+
+/// A job, and how far it has come on its way round.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    job: u32,
+    bundle: u32,
+    /// Later epochs when the rotation began.
+    later_epochs: u32,
+    /// Workers visited, over all laps: the round in which it next wants to take part.
+    round: u32,
+}
+
+/// A rotation under way.
+#[derive(Clone, Debug)]
+pub(super) struct Rotation {
+    /// The workers in the order of the ring, and the round that each is in.
+    ring: Vec<u32>,
+    round_of: Vec<u32>,
+    /// Sorted by bundle, those of a bundle by descending time.
+    members: Vec<Member>,
+    /// Where each bundle's members begin, and the end of all.
+    starts: Vec<usize>,
+    /// The round in which all are through.
+    last: u32,
+}
+
+impl Rotation {
+    /// A rotation of all jobs that have work, if each is at the start of an epoch and every training
+    /// partition is on one worker of one slot.
+    pub(super) fn new(board: &Board) -> Option<Self> {
+        let layout = &board.layout;
+        if board.jobs.len() > MOST_JOBS {
+            return None;
+        }
+        let mut ring = Vec::new();
+        for partition in layout.range(Split::Train) {
+            let &[holder] = layout.holders(partition) else {
+                return None;
+            };
+            ring.push(holder);
+        }
+        ring.sort_unstable();
+        ring.dedup();
+        if ring.len() < 2 || ring.iter().any(|&worker| board.seats[worker as usize].free != 1) {
+            return None;
+        }
+        let mut jobs = Vec::new();
+        for (number, job) in board.jobs.iter().enumerate().filter(|(_, job)| job.has_work()) {
+            let is_fresh = job.phase == Phase::Training
+                && job.running == 0
+                && job.training_left as usize == layout.training()
+                && job.weight == 1.0;
+            if !is_fresh {
+                return None;
+            }
+            jobs.push(number as u32);
+        }
+        if jobs.len() < 2 {
+            return None;
+        }
+        let rate = |job: u32| board.jobs[job as usize].training_rate;
+        jobs.sort_by(|&a, &b| rate(b).total_cmp(&rate(a)).then(a.cmp(&b)));
+        let mut loads = vec![0.0_f64; ring.len()];
+        let mut members = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let bundle = (0..ring.len()).min_by(|&a, &b| loads[a].total_cmp(&loads[b]))?;
+            loads[bundle] += rate(job);
+            let later_epochs = board.jobs[job as usize].later_epochs;
+            members.push(Member { job, bundle: bundle as u32, later_epochs, round: 0 });
+        }
+        members.sort_by_key(|member| member.bundle);
+        let start = |bundle: usize| members.partition_point(|m| (m.bundle as usize) < bundle);
+        let starts = (0..=ring.len()).map(start).collect();
+        let laps = members.iter().map(|member| member.later_epochs.saturating_add(1)).max()?;
+        let last = laps.saturating_mul(ring.len() as u32);
+        Some(Self { round_of: vec![0; ring.len()], ring, members, starts, last })
+    }
+
+    /// Whether there are no more jobs than workers, so that costs do not matter.
+    pub(super) fn is_of_single_jobs(&self) -> bool {
+        self.members.len() <= self.ring.len()
+    }
+
+    /// The jobs that go round.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = usize> {
+        self.members.iter().map(|member| member.job as usize)
+    }
+
+    /// Takes in that units which had started are open again.
+    pub(super) fn rewind(&mut self) {
+        self.round_of.fill(0);
+        for member in &mut self.members {
+            member.round = 0;
+        }
+    }
+
+    /// The units to start on `board`, at most one for each worker.
+    pub(super) fn choose(&mut self, board: &Board, choices: &mut Vec<Choice>) {
+        choices.clear();
+        self.follow(board);
+        if board.layout.validation() > 0 {
+            validations(board, choices);
+        }
+        for place in 0..self.ring.len() {
+            let worker = self.ring[place] as usize;
+            let taken = || choices.iter().any(|choice| choice.worker as usize == worker);
+            if board.seats[worker].free == 0 || taken() {
+                continue;
+            }
+            let Some(job) = self.next(board, place) else {
+                continue;
+            };
+            if let Some(partition) = board.partition_for(job as usize, worker) {
+                let (partition, worker) = (partition as u32, worker as u32);
+                choices.push(Choice { job, partition, worker });
+            }
+        }
+    }
+
+    /// Brings the members' rounds up to date.
+    fn follow(&mut self, board: &Board) {
+        let places = self.ring.len() as u32;
+        for member in &mut self.members {
+            let job = &board.jobs[member.job as usize];
+            let lap = member.later_epochs.saturating_sub(job.later_epochs);
+            member.round = member.round.max(lap * places);
+            let end = (lap + 1) * places;
+            if job.phase != Phase::Training {
+                member.round = end;
+            }
+            let open = board.open(member.job as usize);
+            while member.round < end {
+                let worker = self.ring[((member.bundle + member.round) % places) as usize];
+                if board.layout.any_open_here(open, worker as usize, Split::Train) {
+                    break;
+                }
+                member.round += 1;
+            }
+        }
+    }
+
+    /// The job that a worker takes next, if it is there.
+    fn next(&mut self, board: &Board, place: usize) -> Option<u32> {
+        let places = self.ring.len();
+        while self.round_of[place] < self.last {
+            let round = self.round_of[place];
+            let bundle = (place + places - round as usize % places) % places;
+            let members = &self.members[self.starts[bundle]..self.starts[bundle + 1]];
+            let coming = |m: &&Member| m.round <= round && board.jobs[m.job as usize].has_work();
+            if members.iter().any(|member| coming(&member)) {
+                let here = members.iter().filter(|member| member.round == round);
+                let mut ready = here.filter(|member| {
+                    let phase = board.jobs[member.job as usize].phase;
+                    board.is_ready(member.job as usize) && phase == Phase::Training
+                });
+                return ready.next().map(|member| member.job);
+            }
+            self.round_of[place] += 1;
+        }
+        None
+    }
+}
+
+/// Validation units go first: their jobs cannot go on before they are done.
+fn validations(board: &Board, choices: &mut Vec<Choice>) {
+    for &worker in board.free() {
+        let validating = board.ready().iter().map(|&(_, job)| job).filter(|&job| {
+            board.jobs[job as usize].phase == Phase::Validating
+                && board.fits(job as usize, worker as usize)
+        });
+        let unit = validating.into_iter().find_map(|job| {
+            let open = board.layout.open_here(
+                board.open(job as usize),
+                worker as usize,
+                Split::Validation,
+            );
+            let untaken = open.map(|partition| partition as u32).find(|&partition| {
+                !choices.iter().any(|other| other.job == job && other.partition == partition)
+            });
+            untaken.map(|partition| Choice { job, partition, worker })
+        });
+        choices.extend(unit);
+    }
+}
