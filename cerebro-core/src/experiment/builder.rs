@@ -199,7 +199,8 @@ impl ExperimentBuilder {
     /// How many trials are under way at once at most. More of them keep workers busier and give
     /// the search its results later; each takes the memory of its State. The default is four for
     /// each slot, at least 16; with [`Policy::Seeded`] it is 16, since what the search decides shall
-    /// not depend on the slots.
+    /// not depend on the slots, unless the search
+    /// [ignores results](crate::search::Search::ignores_results).
     pub fn concurrent_trials(mut self, trials: usize) -> Self {
         self.concurrency = Some(trials.max(1));
         self

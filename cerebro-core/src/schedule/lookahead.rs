@@ -31,11 +31,11 @@ const LOOKS_PER_STEP: f64 = 64.0;
 const STEPS_PER_SECOND: f64 = 20_000.0;
 
 /// Simulated units that one measured unit pays for at most, and the most that are saved up.
-const STEPS_PER_UNIT: f64 = 1_000.0;
+const STEPS_PER_UNIT: f64 = 250.0;
 const SAVED_STEPS: f64 = 50_000.0;
 
 /// The first unit pays for as many as this, since the first choices bind the most.
-const ADVANCE: f64 = 50.0;
+const ADVANCE: f64 = 200.0;
 
 /// A schedule this close to its lower bound is not worth improving.
 const GOOD_ENOUGH: f64 = 1.001;
@@ -245,6 +245,13 @@ impl Lookahead {
         self.rotation = None;
     }
 
+    /// Takes in that a unit of a job was done.
+    pub(super) fn completed(&mut self, job: usize) {
+        if let Some(rotation) = &mut self.rotation {
+            rotation.completed(job as u32);
+        }
+    }
+
     /// Takes in that units which had started are open again.
     pub(super) fn rewind_rotation(&mut self) {
         if let Some(rotation) = &mut self.rotation {
@@ -365,6 +372,9 @@ impl Lookahead {
                     let unit = self.running.swap_remove(at);
                     board.release(unit.worker as usize);
                     let _: Done = board.complete(unit.job as usize, unit.partition as usize);
+                    if let Way::Rotation(rotation) = &mut way {
+                        rotation.completed(unit.job);
+                    }
                 } else {
                     at += 1;
                 }

@@ -19,7 +19,8 @@ pub enum Policy {
     /// Each trial visits the partitions in an order that its seed fixes, so that its weights are
     /// the same bits whatever the cluster and whatever else is trained. The search is told of
     /// results in an order that does not depend on timing either, so it decides the same every
-    /// time; a trial that is ahead of the others waits until it is its turn to be judged.
+    /// time; a trial that is ahead of the others waits until it is its turn to be judged, unless the
+    /// search [ignores results](crate::search::Search::ignores_results).
     Seeded,
     /// Each trial visits the partitions in a recorded order, which makes the same bits again.
     Replay(VisitOrders),

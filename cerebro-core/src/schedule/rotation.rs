@@ -11,7 +11,7 @@
 //! A worker never takes a bundle before the one in front of it is through. So what runs is the
 //! rotation in lock step, or something shorter: units start as soon as their turn has come.
 
-use super::board::{Board, Phase};
+use super::board::{Board, NONE, Phase};
 use super::dispatch::Choice;
 use crate::id::Split;
 
@@ -41,6 +41,10 @@ pub(super) struct Rotation {
     starts: Vec<usize>,
     /// The round in which all are through.
     last: u32,
+    /// For each job its member, or `NONE`.
+    member_of: Vec<u32>,
+    /// Jobs of which a unit started or was done since the last choice.
+    changed: Vec<u32>,
 }
 
 impl Rotation {
@@ -92,7 +96,12 @@ impl Rotation {
         let starts = (0..=ring.len()).map(start).collect();
         let laps = members.iter().map(|member| member.later_epochs.saturating_add(1)).max()?;
         let last = laps.saturating_mul(ring.len() as u32);
-        Some(Self { round_of: vec![0; ring.len()], ring, members, starts, last })
+        let mut member_of = vec![NONE; board.jobs.len()];
+        for (at, member) in (0..).zip(&members) {
+            member_of[member.job as usize] = at;
+        }
+        let round_of = vec![0; ring.len()];
+        Some(Self { ring, round_of, members, starts, last, member_of, changed: Vec::new() })
     }
 
     /// Whether there are no more jobs than workers, so that costs do not matter.
@@ -111,12 +120,20 @@ impl Rotation {
         for member in &mut self.members {
             member.round = 0;
         }
+        self.changed = self.members.iter().map(|member| member.job).collect();
+    }
+
+    /// Takes in that a unit of a job was done.
+    pub(super) fn completed(&mut self, job: u32) {
+        self.changed.push(job);
     }
 
     /// The units to start on `board`, at most one for each worker.
     pub(super) fn choose(&mut self, board: &Board, choices: &mut Vec<Choice>) {
         choices.clear();
-        self.follow(board);
+        for job in std::mem::take(&mut self.changed) {
+            self.follow(board, job);
+        }
         if board.layout.validation() > 0 {
             validations(board, choices);
         }
@@ -134,33 +151,39 @@ impl Rotation {
                 choices.push(Choice { job, partition, worker });
             }
         }
+        self.changed.extend(choices.iter().map(|choice| choice.job));
     }
 
-    /// Brings the members' rounds up to date.
-    fn follow(&mut self, board: &Board) {
+    /// Brings the round of a job up to date.
+    fn follow(&mut self, board: &Board, job: u32) {
         let places = self.ring.len() as u32;
-        for member in &mut self.members {
-            let job = &board.jobs[member.job as usize];
-            let lap = member.later_epochs.saturating_sub(job.later_epochs);
-            member.round = member.round.max(lap * places);
-            let end = (lap + 1) * places;
-            if job.phase != Phase::Training {
-                member.round = end;
+        let at = self.member_of.get(job as usize).copied().unwrap_or(NONE);
+        let Some(member) = self.members.get_mut(at as usize) else {
+            return;
+        };
+        let state = &board.jobs[job as usize];
+        let lap = member.later_epochs.saturating_sub(state.later_epochs);
+        member.round = member.round.max(lap * places);
+        let end = (lap + 1) * places;
+        if state.phase != Phase::Training {
+            member.round = end;
+        }
+        let open = board.open(job as usize);
+        while member.round < end {
+            let worker = self.ring[((member.bundle + member.round) % places) as usize];
+            if board.layout.any_open_here(open, worker as usize, Split::Train) {
+                break;
             }
-            let open = board.open(member.job as usize);
-            while member.round < end {
-                let worker = self.ring[((member.bundle + member.round) % places) as usize];
-                if board.layout.any_open_here(open, worker as usize, Split::Train) {
-                    break;
-                }
-                member.round += 1;
-            }
+            member.round += 1;
         }
     }
 
     /// The job that a worker takes next, if it is there.
     fn next(&mut self, board: &Board, place: usize) -> Option<u32> {
         let places = self.ring.len();
+        if !self.jobs().any(|job| board.jobs[job].has_work()) {
+            return None;
+        }
         while self.round_of[place] < self.last {
             let round = self.round_of[place];
             let bundle = (place + places - round as usize % places) % places;

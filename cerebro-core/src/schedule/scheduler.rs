@@ -370,6 +370,7 @@ impl Scheduler {
             self.trials[number].order.push(attempt.partition as u32);
         }
         let done = self.board.complete(number, attempt.partition);
+        self.lookahead.completed(number);
         if done == Done::Epoch {
             self.trials[number].epoch += 1;
             self.trials[number].failures.clear();

@@ -66,6 +66,10 @@ impl Search for Grid {
         })
     }
 
+    fn ignores_results(&self) -> bool {
+        true
+    }
+
     fn snapshot(&self) -> serde_json::Value {
         written(KIND, self)
     }

@@ -205,6 +205,13 @@ pub trait Search: Send + fmt::Debug {
         false
     }
 
+    /// Whether all answers are the same whatever is told: then it does not matter in which order results
+    /// are told, and with [`Policy::Seeded`](crate::schedule::Policy::Seeded) no trial waits for its
+    /// turn. `false` by default, which is right for every search.
+    fn ignores_results(&self) -> bool {
+        false
+    }
+
     /// The space that Configs are taken from, if there is one: what a user adds is to be in it.
     fn space(&self) -> Option<&Space> {
         None
@@ -269,6 +276,10 @@ impl Search for Box<dyn Search> {
 
     fn may_take_over(&self, source: TrialId) -> bool {
         self.as_ref().may_take_over(source)
+    }
+
+    fn ignores_results(&self) -> bool {
+        self.as_ref().ignores_results()
     }
 
     fn space(&self) -> Option<&Space> {

@@ -63,6 +63,10 @@ impl Search for QuasiRandom {
         Ok(())
     }
 
+    fn ignores_results(&self) -> bool {
+        true
+    }
+
     fn snapshot(&self) -> serde_json::Value {
         written(KIND, self)
     }

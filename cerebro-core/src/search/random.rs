@@ -59,6 +59,10 @@ impl Search for Random {
         Ok(())
     }
 
+    fn ignores_results(&self) -> bool {
+        true
+    }
+
     fn snapshot(&self) -> serde_json::Value {
         written(KIND, self)
     }

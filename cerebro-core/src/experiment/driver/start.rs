@@ -203,7 +203,7 @@ impl Driver {
 /// A ledger without records.
 fn ledger(setup: &Setup, search: Box<dyn Search>) -> Ledger {
     let order = match setup.policy {
-        Policy::Seeded => Order::Fixed,
+        Policy::Seeded if !search.ignores_results() => Order::Fixed,
         _ => Order::Arrival,
     };
     let objective = setup.objective.clone();

@@ -22,7 +22,7 @@ impl Driver {
     pub(super) fn start_trials(&mut self) -> Result<(), Interruption> {
         let slots: usize = self.workers.values().sum();
         let usual = match self.experiment.policy {
-            Policy::Seeded => ROOM,
+            Policy::Seeded if !self.ledger.search.ignores_results() => ROOM,
             _ => (4 * slots).max(ROOM),
         };
         let room = self.experiment.concurrency.unwrap_or(usual);
