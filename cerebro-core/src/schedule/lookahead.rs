@@ -371,7 +371,10 @@ impl Lookahead {
                 if self.running[at].ends <= now {
                     let unit = self.running.swap_remove(at);
                     board.release(unit.worker as usize);
-                    let _: Done = board.complete(unit.job as usize, unit.partition as usize);
+                    // Of a trial that was stopped, only the slot counts.
+                    if board.jobs[unit.job as usize].has_work() {
+                        let _: Done = board.complete(unit.job as usize, unit.partition as usize);
+                    }
                     if let Way::Rotation(rotation) = &mut way {
                         rotation.completed(unit.job);
                     }
