@@ -1,0 +1,43 @@
+//! Trials that begin together go round the workers and hardly wait.
+
+use cerebro_core::Seed;
+use cerebro_core::simulate::{KnownCosts, Uniform};
+
+fn worst(job: &Uniform) -> f64 {
+    let ratios = (0..10).map(|seed| job.plan(Seed(seed)).run(|_| ()).unwrap().ratio());
+    ratios.fold(0.0, f64::max)
+}
+
+#[test]
+fn no_more_trials_than_workers_never_wait_whatever_is_known_of_their_costs() {
+    for costs in [KnownCosts::Ratios, KnownCosts::None] {
+        for (trials, sigma, epochs) in [(4, 0.3, 1), (8, 0.0, 5), (8, 0.3, 5)] {
+            let job = Uniform { trials, sigma, epochs, costs, workers: 8, ..Uniform::default() };
+            assert!(
+                worst(&job) < 1.02,
+                "{trials} trials, sigma {sigma}, {epochs} epochs, {costs:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_long_trial_among_many_never_waits_in_any_epoch() {
+    let job = Uniform { trials: 16, sigma: 1.0, epochs: 5, ..Uniform::default() };
+    assert!(worst(&job) < 1.02);
+}
+
+#[test]
+fn trials_on_several_partitions_of_each_worker_and_with_validation_come_near_the_bound() {
+    let job = Uniform { trials: 8, sigma: 0.3, epochs: 3, partitions: 16, ..Uniform::default() };
+    assert!(worst(&job) < 1.02);
+    let job = Uniform { validation_partitions: 8, ..job };
+    assert!(worst(&job) < 1.1);
+}
+
+#[test]
+fn failures_do_not_end_a_rotation_for_good() {
+    let job =
+        Uniform { trials: 8, sigma: 0.0, epochs: 5, failure_rate: 0.02, ..Uniform::default() };
+    assert!(worst(&job) < 1.25);
+}
