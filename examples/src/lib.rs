@@ -1,4 +1,3 @@
 //! What the runnable programs of Cerebro share.
 
 pub mod reference;
-pub mod tune;

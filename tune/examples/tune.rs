@@ -8,8 +8,8 @@
 
 use std::process::ExitCode;
 
-use cerebro_examples::tune::arguments::{self, Arguments, USAGE};
-use cerebro_examples::tune::run;
+use cerebro_tune::arguments::{self, Arguments, USAGE};
+use cerebro_tune::run;
 
 /// What is wrong with the command line or the experiment's file.
 const USAGE_ERROR: u8 = 2;
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         #[cfg(unix)]
-        Arguments::Control(words) => cerebro_examples::tune::control::main(&words),
+        Arguments::Control(words) => cerebro_tune::control::main(&words),
         #[cfg(not(unix))]
         Arguments::Control(_) => Err("control needs Unix sockets, which are not here".into()),
         Arguments::Run(options) => run::run(&options, |handle| {
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
-            let at_fault = error.downcast_ref::<cerebro_examples::tune::Fault>().is_some();
+            let at_fault = error.downcast_ref::<cerebro_tune::Fault>().is_some();
             if at_fault { ExitCode::from(USAGE_ERROR) } else { ExitCode::FAILURE }
         }
     }

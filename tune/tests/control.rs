@@ -16,7 +16,7 @@ use cerebro_core::{
     Config, Metrics, Model, ModelError, Objective, PartitionId, Pass, Seed, Slot, Space, Split,
     State, Statistic, TrialId,
 };
-use cerebro_examples::tune::control::{self, Server};
+use cerebro_tune::control::{self, Server};
 use serde_json::{Value, json};
 
 /// Says that it trains, and does so only once the test has dropped the other end of `wait`.

@@ -8,7 +8,7 @@ use cerebro_core::experiment::ExperimentStatus;
 use serde_json::Value;
 
 use super::words::request;
-use crate::tune::run::AnyError;
+use crate::run::AnyError;
 
 /// How commands are given.
 pub const HELP: &str = "\

@@ -3,8 +3,8 @@
 use cerebro_core::{Config, Space};
 use serde_json::{Value, json};
 
-use crate::tune::document::{Document, Table, suggestion};
-use crate::tune::space;
+use crate::document::{Document, Table, suggestion};
+use crate::space;
 
 const COMMANDS: [&str; 11] = [
     "list", "watch", "pause", "resume", "stop", "clone", "add", "extend", "narrow", "priority",

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use cerebro_core::observe::{Event, read_events};
-use cerebro_examples::tune::arguments::Options;
-use cerebro_examples::tune::{Plan, run};
+use cerebro_tune::arguments::Options;
+use cerebro_tune::{Plan, run};
 
 /// A file that is in order; what tests change of it stands once.
 const FILE: &str = r#"
@@ -57,7 +57,7 @@ folder = "out"
 "#;
 
 fn file() -> String {
-    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits.parquet");
+    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/data/digits.parquet");
     FILE.replace("DIGITS", digits)
 }
 
@@ -326,9 +326,9 @@ fn every_kind_of_search_can_be_asked_for() {
 
 #[test]
 fn the_file_that_is_shipped_is_in_order() {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("digits.toml");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/digits.toml");
     let folder = tempfile::tempdir().unwrap();
-    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits.parquet");
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/data/digits.parquet");
     let text = std::fs::read_to_string(shipped).unwrap();
     let text = text.replace("\"data/digits.parquet\"", &format!("{data:?}"));
     let text = text.replace("\"../runs", "\"runs");
