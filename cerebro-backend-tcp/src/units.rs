@@ -19,6 +19,10 @@ pub(crate) async fn run(cluster: Arc<Cluster>, order: UnitOrder) -> Result<UnitR
     let (trial, version) = (order.unit.trial, order.version);
     let mut reason = String::new();
     for _ in 0..ATTEMPTS {
+        // A worker may be through before it hears that it should not have begun.
+        if order.cancellation.is_cancelled() {
+            return Err(ModelError::Cancelled.into());
+        }
         bring_back(&cluster, trial, version, Some(order.worker), &order.cancellation).await?;
         match dispatch(&cluster, &order).await {
             Ok(report) => return Ok(report),
