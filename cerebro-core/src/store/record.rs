@@ -35,6 +35,8 @@ pub(crate) enum Record {
         #[serde(with = "crate::seconds")]
         wall: Duration,
     },
+    /// The driver let go of the store; whatever the records before supersede may be gone.
+    Closed,
     /// A person asked for something, and it was done.
     Commanded { command: Command },
 }

@@ -168,6 +168,7 @@ async fn serve(desk: Desk, mut inbox: mpsc::UnboundedReceiver<Request>, persiste
     let pulse = tokio::spawn(pulse(lease.clone(), expiry, persistence.clone(), ended));
     let mut writes = tokio::task::JoinSet::new();
     let mut batch = Batch::default();
+    let (mut superseded, mut committed) = (Vec::<Checkpoint>::new(), journal.len());
     while let Some(first) = inbox.next().await {
         // What has been written is let go of: a set of tasks keeps each until somebody asks for it.
         while writes.try_join_next().is_some() {}
@@ -192,22 +193,39 @@ async fn serve(desk: Desk, mut inbox: mpsc::UnboundedReceiver<Request>, persiste
             persistence.say(Said::Ousted(error));
             return;
         }
-        // The journal says by now that these are not needed.
-        for checkpoint in deleted {
-            if let Err(error) = objects.delete(&checkpoint.path).await {
-                tracing::warn!("a checkpoint that is not needed any more stays: {error}");
-            }
+        // The journal says by now that the earlier ones are not needed, and says it in more than its
+        // last segment: were that one damaged, the one before would still find all that it names.
+        if journal.len() > committed {
+            committed = journal.len();
+            delete(std::mem::take(&mut superseded), &objects).await;
         }
+        superseded.extend(deleted);
         if let Err(error) = journal.merge().await {
             tracing::warn!("the journal's segments were not merged this time: {error}");
         }
     }
     while writes.join_next().await.is_some() {}
+    if !superseded.is_empty() {
+        batch.add(&journal::line(&Record::Closed));
+        match commit(&mut batch, &mut journal, &lease, &objects, &persistence).await {
+            Ok(()) => delete(superseded, &objects).await,
+            Err(error) => tracing::warn!("checkpoints that are not needed stay: {error}"),
+        }
+    }
     // A beat that is under way must not come after the lease was given back.
     drop(end);
     let _ = pulse.await;
     if let Err(error) = lease.release().await {
         tracing::warn!("the lease stays until it expires: {error}");
+    }
+}
+
+/// Deletes checkpoints that are not needed any more.
+async fn delete(checkpoints: Vec<Checkpoint>, objects: &Objects) {
+    for checkpoint in checkpoints {
+        if let Err(error) = objects.delete(&checkpoint.path).await {
+            tracing::warn!("a checkpoint that is not needed any more stays: {error}");
+        }
     }
 }
 

@@ -273,6 +273,7 @@ impl Ledger {
                 self.end(*trial, status.clone());
             }
             Record::Ran { wall } => self.ran = *wall,
+            Record::Closed => {}
             Record::Commanded { command } => self.obey(command),
         }
     }
