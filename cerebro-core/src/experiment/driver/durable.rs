@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -108,6 +108,14 @@ impl Durable {
     pub(super) fn give_up(&self) {
         if let Some(store) = &self.store {
             store.keeper.give_up();
+        }
+    }
+
+    /// What the store has said that was not heard yet.
+    pub(super) fn said(&mut self) -> Option<Said> {
+        match self.poll_said(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(said) => Some(said),
+            Poll::Pending => None,
         }
     }
 

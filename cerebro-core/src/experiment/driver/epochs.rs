@@ -46,7 +46,13 @@ impl Driver {
                 self.count_epoch(id);
                 Ok(())
             }
-            Err(ExperimentError::Store(error)) => Err(Interruption::Store(error)),
+            Err(ExperimentError::Store(error)) => {
+                // A store that closes has said why.
+                while let Some(said) = self.durable.said() {
+                    self.store_said(said)?;
+                }
+                Err(Interruption::Store(error))
+            }
             // The State is gone from the backend, so the trial cannot go on either.
             Err(error) => self.fail_trial(id, format!("writing its State: {}", chain(&error))),
         }
