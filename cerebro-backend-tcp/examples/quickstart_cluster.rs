@@ -136,7 +136,7 @@ fn train(
         .run_blocking(backend)?;
     let weights = block_on(result.state(result.best()?.id))?.to_vec();
     let (started, ended) = *ends.lock().map_err(|_| "the observer panicked")?;
-    Ok((ended - started, weights))
+    Ok((ended.saturating_sub(started), weights))
 }
 
 fn on_processes(dataset: &ParquetDataset) -> Result<(Duration, Vec<u8>), Box<dyn Error>> {
