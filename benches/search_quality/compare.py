@@ -1,11 +1,14 @@
 """How good are our searches beside Optuna's? Prints a table for each problem.
 
-    python3 benches/search_quality/compare.py [seeds] [--json FILE]
+    python3 benches/search_quality/compare.py [seeds] [--json FILE] [--cached] [--markdown]
 
 Installs Optuna into target/search_quality/ the first time. Each search runs one trial at a time
 until the problem's budget of epochs is spent; what counts is the true loss (without noise, after
 all epochs) of the trial that looks best. The problems are written twice, here and in problems.rs,
 and the script stops if they differ.
+
+--json writes all runs to a file; --cached takes Optuna's runs from the last time with as many seeds;
+--markdown prints the tables as the README has them.
 """
 
 import json
@@ -196,50 +199,72 @@ def rank_sum_p(ours, theirs):
     return math.erfc(z / math.sqrt(2))
 
 
+def run_ours(seeds):
+    """Runs our searches; returns the problems' checks and the runs of each problem and search."""
+    command = ["cargo", "run", "--release", "-q", "-p", "cerebro-search-quality", "--", str(seeds)]
+    checks, results = {}, {}
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            found = json.loads(line)
+            if "check" in found:
+                checks[found["check"]] = found
+                again = PROBLEMS[found["check"]][1](found["config"], found["epoch"])
+                if not math.isclose(again, found["loss"], rel_tol=1e-9):
+                    sys.exit(f"{found['check']}: {again} here, {found['loss']} in Rust: {found}")
+            else:
+                results.setdefault(found["problem"], {}).setdefault(found["search"], []).append(found)
+    if process.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed")
+    return checks, results
+
+
 def main():
     inside_environment()
-    seeds = next((int(argument) for argument in sys.argv[1:] if argument.isdigit()), 30)
-    command = ["cargo", "run", "--release", "-q", "-p", "cerebro-benches"]
-    command += ["--bin", "search_quality", "--", str(seeds)]
-    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    checks, results = {}, {}
-    for line in output.splitlines():
-        found = json.loads(line)
-        if "check" in found:
-            checks[found["check"]] = found
-            again = PROBLEMS[found["check"]][1](found["config"], found["epoch"])
-            if not math.isclose(again, found["loss"], rel_tol=1e-9):
-                sys.exit(f"{found['check']}: {again} here, {found['loss']} in Rust: {found}")
-        else:
-            results.setdefault(found["problem"], {}).setdefault(found["search"], []).append(found)
+    arguments = sys.argv[1:]
+    seeds = next((int(argument) for argument in arguments if argument.isdigit()), 30)
+    checks, results = run_ours(seeds)
     cache = ROOT / "target" / "search_quality" / f"optuna-{seeds}.json"
-    cached = json.loads(cache.read_text()) if cache.exists() and "--cached" in sys.argv else {}
+    cached = json.loads(cache.read_text()) if cache.exists() and "--cached" in arguments else {}
     for problem, check in checks.items():
         for name, (sampler, pruner) in optuna_searches(check["epochs"]).items():
             key = f"{problem}/{name}"
             if key not in cached:
+                print(f"{problem}: {name}", file=sys.stderr, flush=True)
                 cached[key] = [
                     run_optuna(problem, check, sampler, pruner, seed) for seed in range(seeds)
                 ]
+                cache.write_text(json.dumps(cached))
             results[problem][name] = cached[key]
-        cache.write_text(json.dumps(cached))
-        print_table(problem, check, results[problem])
+        print_table(problem, check, results[problem], "--markdown" in arguments)
+    if "--json" in arguments:
+        path = pathlib.Path(arguments[arguments.index("--json") + 1])
+        path.write_text(json.dumps({"checks": checks, "results": results}, indent=1))
 
 
-def print_table(problem, check, searches):
+COLUMNS = ["search", "median", "lower quartile", "upper quartile", "trials", "ms/trial", "p"]
+
+
+def print_table(problem, check, searches, markdown):
+    """p is how likely such a difference to Optuna's default TPE is between equal searches."""
     reference = [run["best"] for run in searches["Optuna TPE, default"]]
-    print(f"\n{problem}: {check['budget']} epochs, {len(reference)} seeds; lower is better")
-    print(f"{'search':36}{'median':>11}{'quartiles':>24}{'trials':>8}{'ms/trial':>10}{'p':>8}")
+    rows = []
     for name, runs in searches.items():
         best = [run["best"] for run in runs]
         low, median, high = statistics.quantiles(best, n=4)
         trials = statistics.mean(run["trials"] for run in runs)
         milliseconds = statistics.mean(1e3 * run["seconds"] / run["trials"] for run in runs)
-        print(
-            f"{name:36}{median:11.4f}{low:12.4f}{high:12.4f}{trials:8.0f}{milliseconds:10.3f}"
-            f"{rank_sum_p(best, reference):8.3f}"
-        )
-    print("p: how likely such a difference to `Optuna TPE, default` is between equal searches")
+        numbers = [f"{median:.4f}", f"{low:.4f}", f"{high:.4f}", f"{trials:.0f}"]
+        numbers += [f"{milliseconds:.3f}", f"{rank_sum_p(best, reference):.3f}"]
+        rows.append([name, *numbers])
+    print(f"\n{problem}: {check['budget']} epochs, {len(reference)} seeds; lower is better\n")
+    if markdown:
+        for row in [COLUMNS, ["---", *["--:"] * 6], *rows]:
+            print("|", " | ".join(row), "|")
+    else:
+        for row in [COLUMNS, *rows]:
+            print(f"{row[0]:34}{row[1]:>9}" + "".join(f"{cell:>16}" for cell in row[2:4])
+                  + "".join(f"{cell:>10}" for cell in row[4:]))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ use cerebro_core::schedule::Policy;
 use cerebro_core::search::{Asha, Grid, Population, Random, Rungs};
 use cerebro_core::store::StoreError;
 use cerebro_core::testing::{self, Tally};
-use cerebro_core::{Backend, Config, Model, Objective, Seed, Slot, Space, Split, TrialId};
+use cerebro_core::{
+    Backend, Config, Model, ModelBuilder, ModelError, Objective, Seed, Slot, Space, Split, TrialId,
+};
 use futures::executor::block_on;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
@@ -240,6 +242,67 @@ fn what_checkpoints_take_at_most_is_told_when_the_size_of_a_state_is_known() {
     let bounds = bounds.lock().unwrap();
     assert!(bounds.is_sorted() && bounds.iter().all(|bound| bound.0 == states), "{bounds:?}");
     assert!(bounds.last().unwrap().1 >= largest, "{bounds:?}, {largest}");
+}
+
+#[test]
+fn no_more_states_are_in_the_store_than_were_told_before_the_run() {
+    let asha = || {
+        let random = Random::new(&space(), 18, Seed(3)).unwrap();
+        let rungs = Rungs::new(1, 9, 3).unwrap();
+        let retention = Retention::new().last(2).best(2).every(3);
+        experiment().search(Asha::new(random, rungs)).epochs(9).retention(retention)
+    };
+    for builder in [experiment as fn() -> ExperimentBuilder, population, asha] {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = folder.path().join("checkpoints");
+        let most: Arc<AtomicUsize> = Arc::default();
+        let seen = Arc::clone(&most);
+        let count = move || -> usize {
+            let trials = std::fs::read_dir(&checkpoints).into_iter().flatten().flatten();
+            trials.flat_map(|trial| std::fs::read_dir(trial.path()).into_iter().flatten()).count()
+        };
+        let builder = builder().store(folder.path()).observer(move |_: Duration, _: &Event| {
+            seen.fetch_max(count(), Ordering::Relaxed);
+        });
+        let experiment = builder.build().unwrap();
+        let bound = experiment.most_states().unwrap() as usize;
+        experiment.run_blocking(local()).unwrap();
+        let most = most.load(Ordering::Relaxed);
+        assert!(most > 0 && most <= bound, "{most} States, and {bound} were told");
+    }
+}
+
+#[test]
+fn what_a_model_says_of_its_states_is_told_before_anything_runs() {
+    struct Sized;
+    impl ModelBuilder for Sized {
+        fn build(&self, config: &Config, _: &Slot) -> Result<Box<dyn Model>, ModelError> {
+            Ok(Box::new(Tally::new(config)?))
+        }
+        fn state_bytes(&self, config: &Config) -> Option<u64> {
+            Some(1_000_000 + (config.float("rate").ok()? * 1e6) as u64)
+        }
+    }
+    let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let (told, folder) = (Arc::clone(&events), tempfile::tempdir().unwrap());
+    run(experiment()
+        .shared_model(Arc::new(Sized))
+        .store(folder.path())
+        .observer(move |_: Duration, event: &Event| told.lock().unwrap().push(event.clone())))
+    .unwrap();
+    let events = events.lock().unwrap();
+    let bounds: Vec<(usize, u64)> = events
+        .iter()
+        .enumerate()
+        .filter_map(|(place, event)| match event {
+            Event::StoreBound { state_bytes, .. } => Some((place, *state_bytes)),
+            _ => None,
+        })
+        .collect();
+    let first_trial = events.iter().position(|event| matches!(event, Event::TrialStarted { .. }));
+    let [(place, bytes)] = bounds[..] else { panic!("{bounds:?}") };
+    assert!(place < first_trial.unwrap());
+    assert!((1_999_999..=2_000_000).contains(&bytes), "{bytes}");
 }
 
 #[test]

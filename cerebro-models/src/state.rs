@@ -318,21 +318,7 @@ impl TrainingState {
         let mut entries: Vec<_> = host.entries().filter(|(v, _)| wanted(v)).collect();
         // Wider elements first keeps every tensor aligned in the file.
         entries.sort_by_key(|(variable, _)| std::cmp::Reverse(variable.data_type.bytes()));
-        let mut offset = 0;
-        let infos = entries.iter().map(|(variable, buffer)| {
-            let start = offset;
-            offset += buffer.bytes().len();
-            let info = TensorInfo {
-                dtype: dtype(variable.data_type).expect("`Buffer` holds these types only"),
-                shape: variable.dims.clone(),
-                data_offsets: (start, offset),
-            };
-            (variable.name.clone(), info)
-        });
-        let header = Metadata::new(metadata, infos.collect()).map_err(io::Error::other)?;
-        let mut header = serde_json::to_vec(&header)?;
-        // The format wants the data to start at a multiple of 8 bytes.
-        header.resize(header.len().next_multiple_of(8), b' ');
+        let header = header(entries.iter().map(|(variable, _)| *variable), metadata)?;
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         entries.iter().try_for_each(|(_, buffer)| out.write_all(buffer.bytes()))
@@ -359,6 +345,44 @@ impl fmt::Debug for TrainingState {
             .field("progress", &self.progress)
             .finish_non_exhaustive()
     }
+}
+
+/// The size of the portable form of a State of `variables`, in bytes: no less than that of any State of
+/// a trial, and but for the digits of its progress no more.
+pub(crate) fn portable_bytes(variables: &[Variable]) -> u64 {
+    let progress = "0".repeat(Progress::LONGEST);
+    let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
+    let header = header(variables.iter(), Some(metadata)).map_or(0, |header| header.len());
+    let values: usize = variables.iter().map(bytes).sum();
+    (size_of::<u64>() + header + values) as u64
+}
+
+/// The header of a safetensors file with the values of `variables` in this order.
+fn header<'v>(
+    variables: impl Iterator<Item = &'v Variable>,
+    metadata: Option<HashMap<String, String>>,
+) -> io::Result<Vec<u8>> {
+    let mut offset = 0;
+    let infos = variables.map(|variable| {
+        let start = offset;
+        offset += bytes(variable);
+        let info = TensorInfo {
+            dtype: dtype(variable.data_type).expect("`Buffer` holds these types only"),
+            shape: variable.dims.clone(),
+            data_offsets: (start, offset),
+        };
+        (variable.name.clone(), info)
+    });
+    let header = Metadata::new(metadata, infos.collect()).map_err(io::Error::other)?;
+    let mut header = serde_json::to_vec(&header)?;
+    // The format wants the data to start at a multiple of 8 bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}
+
+/// The size of a variable's value.
+fn bytes(variable: &Variable) -> usize {
+    variable.elements() * variable.data_type.bytes()
 }
 
 fn fill_with(buffer: &mut Buffer, value: f32) {

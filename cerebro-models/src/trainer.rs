@@ -17,7 +17,7 @@ use crate::model::OnnxModel;
 use crate::optim::{Optimizer, OptimizerKind};
 use crate::pretrained::{Pretrained, PretrainedReport};
 use crate::program::Program;
-use crate::state::TrainingState;
+use crate::state::{TrainingState, portable_bytes};
 use crate::step::{Memory, SlotCaches};
 use crate::training::{ParameterGroup, TrainingSpec};
 
@@ -289,6 +289,13 @@ impl ModelBuilder for Trainer {
     fn cost_per_row(&self, config: &Config) -> Option<f64> {
         let (program, _) = self.prepare(config).ok()?;
         Some(program.parameters() as f64)
+    }
+
+    /// That of its portable form, which is what a checkpoint holds: weights, statistics and the
+    /// optimizer's state.
+    fn state_bytes(&self, config: &Config) -> Option<u64> {
+        let (program, _) = self.prepare(config).ok()?;
+        Some(portable_bytes(program.variables()))
     }
 
     /// See [`from_blueprint`](Trainer::from_blueprint); none for an architecture that is a

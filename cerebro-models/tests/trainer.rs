@@ -132,6 +132,21 @@ fn weights_are_bit_identical_run_to_run_and_through_bytes() {
 }
 
 #[test]
+fn the_size_of_a_state_is_known_before_the_first_unit() {
+    let trainer = trainer();
+    for optimizer in ["sgd", "rmsprop"] {
+        for width in [8, 64] {
+            let config = config(0.01).with("optimizer", optimizer).with("hidden", [width]);
+            let said = trainer.state_bytes(&config).unwrap();
+            let state = train(&trainer, &config, Seed(1), &[blobs(0, 64)], 2);
+            let written = state.to_vec().len() as u64;
+            assert!((written..written + 640).contains(&said), "{said}, and it has {written} bytes");
+        }
+    }
+    assert_eq!(trainer.state_bytes(&Config::new()), None, "a Config that the model refuses");
+}
+
+#[test]
 fn trials_that_take_turns_in_a_slot_train_as_they_would_alone() {
     let partitions = [blobs(0, 100), blobs(1, 90)];
     let alone = |rate| train(&trainer(), &config(rate), Seed(1), &partitions, 2).to_vec();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cerebro_core::data::{Location, ParquetDataset};
-use cerebro_core::experiment::{Experiment, ExperimentBuilder};
+use cerebro_core::experiment::{Experiment, ExperimentBuilder, Retention};
 use cerebro_core::schedule::Policy;
 use cerebro_core::{Search, Seed, Space};
 use cerebro_models::Trainer;
@@ -109,7 +109,7 @@ impl Plan {
         let setting = Setting { space: &space, seed, epochs };
         let (search, wall) = searched(&root, &search_table, setting)?;
         let place = backend::read(root.table("backend")?.as_ref(), folder)?;
-        let (store, lease) = store(&root, folder)?;
+        let (store, lease, retention) = store(&root, folder)?;
         let output = output(&root, folder, &stem)?;
         let policy = policy(&root)?;
         model::check(&trainer, &space, &space_table)?;
@@ -131,6 +131,9 @@ impl Plan {
         }
         if let Some(trials) = root.optional("keep_models")? {
             experiment = experiment.keep_models(trials);
+        }
+        if let Some(retention) = retention {
+            experiment = experiment.retention(retention);
         }
         if let Some(lease) = lease {
             experiment = experiment.lease_expiry(lease);
@@ -165,14 +168,39 @@ fn policy(root: &Table<'_>) -> Result<Policy, Fault> {
     }
 }
 
-fn store(root: &Table<'_>, folder: &Path) -> Result<(Option<Location>, Option<Duration>), Fault> {
-    let Some(table) = root.table("store")? else { return Ok((None, None)) };
-    table.only(&["url", "lease_seconds"])?;
+type Stored = (Option<Location>, Option<Duration>, Option<Retention>);
+
+fn store(root: &Table<'_>, folder: &Path) -> Result<Stored, Fault> {
+    let Some(table) = root.table("store")? else { return Ok((None, None, None)) };
+    table.only(&["url", "lease_seconds", "retention"])?;
     let url: String = table.needed("url")?;
     let lease: Option<f64> = table.optional("lease_seconds")?;
     let lease = lease.map(Duration::try_from_secs_f64).transpose();
     let lease = lease.map_err(|error| table.fault_at("lease_seconds", error.to_string()))?;
-    Ok((Some(data::location(&url, folder)), lease))
+    let retention = table.table("retention")?.map(|table| retention(&table)).transpose()?;
+    Ok((Some(data::location(&url, folder)), lease, retention))
+}
+
+fn retention(table: &Table<'_>) -> Result<Retention, Fault> {
+    table.only(&["last", "best", "every"])?;
+    let epochs = |key: &str| match table.optional::<u32>(key)? {
+        Some(0) => {
+            let path = format!("`store.retention.{key}` is 0, but at least 1 is needed");
+            Err(table.fault_at(key, path))
+        }
+        epochs => Ok(epochs),
+    };
+    let mut retention = Retention::new();
+    if let Some(last) = epochs("last")? {
+        retention = retention.last(last as usize);
+    }
+    if let Some(best) = epochs("best")? {
+        retention = retention.best(best as usize);
+    }
+    if let Some(every) = epochs("every")? {
+        retention = retention.every(every);
+    }
+    Ok(retention)
 }
 
 fn output(root: &Table<'_>, folder: &Path, stem: &str) -> Result<Output, Fault> {

@@ -177,6 +177,41 @@ fn an_unknown_metric_and_one_that_the_model_does_not_report_are_told() {
 }
 
 #[test]
+fn retention_is_read_and_what_is_wrong_with_it_told_at_its_key() {
+    let store = "url = \"store\"";
+    let with = |retention: &str| format!("{store}\nretention = {retention}");
+    let most = |text: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = Plan::parse("digits.toml", text, folder.path()).unwrap();
+        let trials = 4;
+        plan.experiment.build().unwrap().most_states().unwrap() / trials
+    };
+    // The three epochs of the trial, and what is kept of each trial for a moment.
+    let text = file().replace("epochs = 2", "epochs = 3");
+    let usual = most(&text);
+    assert_eq!(most(&text.replace(store, &with("{ last = 2, best = 1 }"))), usual + 1);
+    assert_eq!(most(&text.replace(store, &with("{ every = 3 }"))), usual + 1);
+    refuses(
+        store,
+        &with("{ lest = 2 }"),
+        "lest",
+        &["unknown key `lest` in `store.retention`", "did you mean `best`? Known are `last`"],
+    );
+    refuses(
+        store,
+        &with("{ every = 0 }"),
+        "0 }\n\n[output]",
+        &["`store.retention.every` is 0", "at least 1"],
+    );
+    refuses(
+        store,
+        &with("3"),
+        "3\n\n[output]",
+        &["`store.retention` is a whole number", "a table"],
+    );
+}
+
+#[test]
 fn a_space_that_cannot_be_is_told_at_the_hyperparameter() {
     refuses("[1e-3, 1e-1]", "[1e-1, 1e-3]", "{ loguniform", &["learning_rate"]);
     refuses(

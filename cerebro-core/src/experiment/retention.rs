@@ -17,8 +17,8 @@ use crate::metric::Objective;
 ///
 /// // The last three, the best two, and every tenth.
 /// let retention = Retention::new().last(3).best(2).every(10);
-/// assert_eq!(retention.most_states(40), 3 + 2 + 4 + 2);
-/// assert_eq!(retention.most_states(4), 4 + 2, "a trial has no more epochs than that");
+/// assert_eq!(retention.most_states(40), 3 + 2 + 4 + 3);
+/// assert_eq!(retention.most_states(4), 4 + 3, "a trial has no more epochs than that");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -58,11 +58,12 @@ impl Retention {
     }
 
     /// How many States of a trial of `epochs` epochs are in the store at once at most: those that are
-    /// to stay, one that is being written, and one that it took over or that another is about to.
+    /// to stay, one that is being written, one that it took over or that another is about to, and one that
+    /// is not needed any more but stays until the record that says so is safe.
     pub fn most_states(&self, epochs: u32) -> u64 {
         let every = self.every.map_or(0, |every| u64::from(epochs / every));
         let stay = self.last as u64 + self.best as u64 + every;
-        stay.min(u64::from(epochs)) + 2
+        stay.min(u64::from(epochs)) + 3
     }
 
     /// Whether this asks for nothing that is not kept anyway.

@@ -16,6 +16,12 @@ pub(crate) struct Progress {
     pub(crate) plateau: Option<Plateau>,
 }
 
+impl Progress {
+    /// No progress takes more characters as JSON in JSON: at most 20 digits for each whole number and 24
+    /// for each other, and the names with their quotes escaped.
+    pub(crate) const LONGEST: usize = 512;
+}
+
 /// The training loss, watched for the end of its fall.
 ///
 /// It is the training loss, not that of validation: a validation unit changes nothing in a State

@@ -1,9 +1,25 @@
 //! How much of the store checkpoints may take.
 
 use super::Driver;
+use crate::model::ModelBuilder;
 use crate::observe::Event;
+use crate::seed::Seed;
+use crate::space::Space;
+
+/// So many Configs of the space are looked at before the first trial.
+const SAMPLES: u64 = 32;
 
 impl Driver {
+    /// Tells the bound before anything runs, if the model can say how large States will be.
+    pub(super) fn foresee_store_bound(&mut self) {
+        if self.durable.archive().is_some()
+            && let Some(space) = self.ledger.search.space()
+            && let Some(bytes) = largest_state(&*self.experiment.model, space)
+        {
+            self.state_sized(bytes);
+        }
+    }
+
     /// Takes in the size of a State, which is told if it is the largest so far.
     pub(super) fn state_sized(&mut self, bytes: u64) {
         if bytes > self.largest_state {
@@ -26,4 +42,17 @@ impl Driver {
         tracing::info!("the store will hold {states} States of {state_bytes} bytes at most");
         self.tell(Event::StoreBound { states, state_bytes });
     }
+}
+
+/// The size of the largest State of some Configs of the space: that of its largest values, that of its
+/// smallest, and others at random.
+fn largest_state(model: &dyn ModelBuilder, space: &Space) -> Option<u64> {
+    let highest = space.config_at(|_, _| 1.0 - f64::EPSILON);
+    let lowest = space.config_at(|_, _| 0.0);
+    let others = (0..SAMPLES).map(|sample| space.sample(Seed(sample)));
+    [highest, lowest]
+        .into_iter()
+        .chain(others)
+        .filter_map(|config| model.state_bytes(&config))
+        .max()
 }

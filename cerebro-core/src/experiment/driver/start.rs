@@ -86,6 +86,7 @@ impl Driver {
             workers,
             partitions: driver.experiment.dataset.partitions().to_vec(),
         });
+        driver.foresee_store_bound();
         driver.take_up(records.len()).await?;
         driver.limit_wall_time()?;
         for event in early {
