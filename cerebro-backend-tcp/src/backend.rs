@@ -149,7 +149,7 @@ impl Backend for TcpBackend {
         books.ledger.release(trial, below, keep);
         self.cluster.collect(&mut books, trial);
         for (name, holder) in books.ledger.kept_with_one(trial) {
-            Cluster::back_up(&mut books, name, holder);
+            Cluster::back_up(&mut books, name, &[Holder::Worker(holder)]);
         }
     }
 

@@ -59,6 +59,15 @@ pub(crate) enum Found {
     Nowhere,
 }
 
+/// A State of which a copy is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AtRisk {
+    pub(crate) name: StateName,
+    pub(crate) holders: Vec<Holder>,
+    /// Who holds it or what it can be made from by one unit.
+    pub(crate) with: BTreeSet<Holder>,
+}
+
 /// The States of all trials.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -243,6 +252,50 @@ impl Ledger {
         with_one.collect()
     }
 
+    /// The States of which a copy is missing, where the workers `leaving` are not counted: the loss of
+    /// one of the others would cost their trial more than the unit that made the newest version.
+    ///
+    /// That is so where one worker alone holds both the newest version and the one before it, or a
+    /// version that the driver wants kept.
+    pub(crate) fn at_risk(&self, leaving: &BTreeSet<WorkerId>) -> Vec<AtRisk> {
+        let stays = |holder: &Holder| match holder {
+            Holder::Driver => true,
+            Holder::Worker(worker) => !leaving.contains(worker),
+        };
+        let safe = |with: &BTreeSet<Holder>| {
+            with.contains(&Holder::Driver) || with.iter().filter(|holder| stays(holder)).count() > 1
+        };
+        let mut at_risk = Vec::new();
+        for (&trial, versions) in &self.trials {
+            let held = |(_, known): &(&u64, &Version)| !known.holders.is_empty();
+            let newest = versions.made.iter().rev().find(held).map(|(&version, _)| version);
+            for (&version, known) in &versions.made {
+                let is_newest = newest == Some(version) && versions.is_wanted(version);
+                let is_kept = versions.kept.contains(&version);
+                if !is_newest && !is_kept {
+                    continue;
+                }
+                let mut with = known.holders.clone();
+                if !is_kept && versions.recipes.contains_key(&version) {
+                    if version == 1 {
+                        // The seed is with everybody.
+                        continue;
+                    }
+                    let before = version.checked_sub(1).and_then(|at| versions.made.get(&at));
+                    with.extend(before.iter().flat_map(|known| &known.holders));
+                }
+                // What is with nobody who stays has to be handed over first.
+                if known.holders.iter().any(stays) && !safe(&with) {
+                    let name = StateName { trial, version, origin: known.origin };
+                    let holders = known.holders.iter().copied().collect();
+                    at_risk.push(AtRisk { name, holders, with });
+                }
+            }
+        }
+        at_risk.sort_unstable_by_key(|state| state.name);
+        at_risk
+    }
+
     /// The States that are wanted and that only `worker` holds.
     pub(crate) fn only_with(&self, worker: WorkerId) -> Vec<StateName> {
         let only = BTreeSet::from([Holder::Worker(worker)]);
@@ -375,6 +428,40 @@ mod tests {
         ledger.release(TRIAL, u64::MAX, &[]);
         assert_eq!(ledger.collect(TRIAL, 2), [(A, name(2, 2)), (B, name(2, 2))]);
         assert!(matches!(ledger.find(TRIAL, 2), Found::Nowhere));
+    }
+
+    fn at_risk(ledger: &Ledger, leaving: &[u32]) -> Vec<StateName> {
+        let leaving = leaving.iter().copied().map(WorkerId).collect();
+        ledger.at_risk(&leaving).into_iter().map(|state| state.name).collect()
+    }
+
+    #[test]
+    fn the_newest_version_and_the_one_before_it_are_not_left_with_one_worker() {
+        let mut ledger = trained(&[A]);
+        assert_eq!(at_risk(&ledger, &[]), [], "one unit makes version 1 again from the seed");
+        ledger = trained(&[A, B]);
+        ledger.collect(TRIAL, 3);
+        assert_eq!(at_risk(&ledger, &[]), [], "A holds what version 2 was made from");
+        assert_eq!(at_risk(&ledger, &[0]), [name(2, 2)], "but not when it has left");
+        ledger.lost(WorkerId(0));
+        assert_eq!(at_risk(&ledger, &[]), [name(2, 2)]);
+        ledger.held(name(2, 2), C);
+        assert_eq!(at_risk(&ledger, &[]), []);
+        assert_eq!(at_risk(&ledger, &[2]), [name(2, 2)]);
+        ledger.held(name(2, 2), Holder::Driver);
+        assert_eq!(at_risk(&ledger, &[2]), []);
+    }
+
+    #[test]
+    fn what_the_driver_keeps_is_not_left_with_one_worker() {
+        let mut ledger = trained(&[A, B, A]);
+        ledger.release(TRIAL, u64::MAX, &[2]);
+        ledger.collect(TRIAL, 3);
+        assert_eq!(at_risk(&ledger, &[]), []);
+        assert_eq!(at_risk(&ledger, &[0]), [name(2, 2)]);
+        ledger.release(TRIAL, u64::MAX, &[]);
+        ledger.collect(TRIAL, 3);
+        assert_eq!(at_risk(&ledger, &[0]), []);
     }
 
     #[test]

@@ -1,14 +1,17 @@
-//! Workers that leave: what only they hold goes to those who stay, and then they may go.
+//! Workers that leave: what only they hold goes to those who stay, and then they may go; and what is
+//! held too seldom once workers have gone, however they went.
 //!
 //! A worker may be asked to leave while it takes over from another one, and whoever takes over may
 //! be lost. So it is looked at anew, whenever something happens that it depends on, who leaves and
 //! what only that worker holds; what is on its way already is not sent twice.
 
+use std::collections::BTreeSet;
+
 use cerebro_core::WorkerId;
 use cerebro_core::backend::WorkerEvent;
 
-use super::{Books, Cluster, Status};
-use crate::ledger::StateName;
+use super::{Books, Cluster, Phase, Status};
+use crate::ledger::{AtRisk, Holder, StateName};
 
 impl Cluster {
     pub(crate) fn draining(&self, id: WorkerId) {
@@ -29,12 +32,23 @@ impl Cluster {
         self.changed();
     }
 
+    /// Who is there has changed: has copies made of what one more loss would make costly, and lets
+    /// those go who have handed everything over.
+    pub(crate) fn resettle(&self, books: &mut Books) {
+        if books.phase == Phase::Running {
+            for state in books.ledger.at_risk(&draining(books)) {
+                Self::back_up(books, state.name, &state.holders);
+            }
+        }
+        self.hand_over(books);
+    }
+
     /// Lets draining workers go that have nothing more to hand over, and has taken over what the
     /// others alone hold.
     pub(crate) fn hand_over(&self, books: &mut Books) {
         // Each one that goes may leave another as the only holder of a State.
         for id in leaving(books) {
-            if books.ledger.only_with(id).is_empty() {
+            if books.ledger.only_with(id).is_empty() && !is_needed(books, id) {
                 self.dismiss(books, id, "it was asked to leave");
             }
         }
@@ -43,19 +57,21 @@ impl Cluster {
                 if books.relaying.contains(&name) {
                     continue;
                 }
-                if books.workers.values().any(|worker| worker.status == Status::Serving) {
-                    Self::back_up(books, name, id);
-                } else {
+                if !Self::back_up(books, name, &[Holder::Worker(id)]) {
                     self.relay(books, name);
                 }
             }
         }
     }
 
-    /// A worker could not take over a State: if only workers that leave hold it, the driver does.
+    /// A worker could not take over a State: if workers that leave wait for that, the driver does.
     pub(super) fn hand_over_by_relay(&self, books: &mut Books, name: StateName) {
-        let alone = leaving(books).into_iter().any(|id| books.ledger.only_with(id).contains(&name));
-        if alone {
+        let leaving = leaving(books);
+        let alone = leaving.iter().any(|&id| books.ledger.only_with(id).contains(&name));
+        let at_risk = books.ledger.at_risk(&draining(books));
+        let mut at_risk = at_risk.iter().filter(|state| state.name == name);
+        let holds = |state: &AtRisk| leaving.iter().any(|&id| state.with.contains(&Holder::Worker(id)));
+        if alone || at_risk.any(holds) {
             self.relay(books, name);
         }
     }
@@ -77,17 +93,35 @@ impl Cluster {
     }
 }
 
-/// The workers that were asked to leave and run nothing.
+/// Whether a State would be at risk if `id`, which is leaving, were gone, and a copy is on its way.
+fn is_needed(books: &mut Books, id: WorkerId) -> bool {
+    let at_risk = books.ledger.at_risk(&draining(books));
+    let held = at_risk.into_iter().filter(|state| state.with.contains(&Holder::Worker(id)));
+    // Where nobody else stays, nothing is safer for its waiting.
+    held.fold(false, |needed, state| {
+        let relayed = books.relaying.contains(&state.name);
+        relayed || Cluster::back_up(books, state.name, &state.holders) || needed
+    })
+}
+
+/// The workers that were asked to leave.
+fn draining(books: &Books) -> BTreeSet<WorkerId> {
+    let draining = books.workers.iter().filter(|(_, worker)| worker.status == Status::Draining);
+    draining.map(|(&id, _)| id).collect()
+}
+
+/// Those of them that run nothing.
 fn leaving(books: &Books) -> Vec<WorkerId> {
     let busy = |id| books.orders.values().any(|pending| pending.worker == id);
-    let draining = books.workers.iter().filter(|(_, worker)| worker.status == Status::Draining);
-    draining.map(|(&id, _)| id).filter(|&id| !busy(id)).collect()
+    draining(books).into_iter().filter(|&id| !busy(id)).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use cerebro_core::backend::UnitError;
-    use cerebro_core::{PartitionId, Split, TrialId, Unit};
+    use cerebro_core::{PartitionId, Seed, Split, TrialId, Unit};
     use futures::channel::mpsc;
     use futures::stream::BoxStream;
     use futures::{FutureExt, StreamExt};
@@ -95,7 +129,7 @@ mod tests {
     use super::*;
     use crate::builder::TcpBackendBuilder;
     use crate::cluster::{Dispatch, Outbox, PreparedJob};
-    use crate::ledger::{Found, Holder};
+    use crate::ledger::{Found, Recipe};
     use crate::protocol::{
         self, FromDriver, Job, Register, UnitEnded, from_driver::What, unit_ended,
     };
@@ -237,6 +271,69 @@ mod tests {
         assert_eq!(crew.told(A), (vec![NAME], false));
         crew.cluster.state_held(A, NAME);
         assert!(crew.told(C).1);
+    }
+
+    /// Version 1 with A and B, and version 2, which B has made of it: A holds a spare only.
+    fn with_a_spare(crew: &Crew) -> StateName {
+        let name = |version| StateName { trial: TrialId(0), version, origin: version };
+        let recipe = |version: u64| {
+            let (trial, partition) = (TrialId(0), PartitionId(version as u32));
+            let unit = Unit { trial, epoch: 0, split: Split::Train, partition };
+            Some(Recipe { unit, config: Arc::default(), seed: Seed(0) })
+        };
+        let mut books = crew.cluster.books();
+        books.ledger.made(name(1), Holder::Worker(A), recipe(1));
+        books.ledger.held(name(1), Holder::Worker(B));
+        books.ledger.made(name(2), Holder::Worker(B), recipe(2));
+        books.ledger.release(TrialId(0), 2, &[]);
+        crew.cluster.collect(&mut books, TrialId(0));
+        name(2)
+    }
+
+    #[test]
+    fn a_worker_that_holds_a_spare_leaves_when_two_others_hold_what_came_of_it() {
+        let mut crew = Crew::of(3);
+        let newest = with_a_spare(&crew);
+        crew.cluster.draining(A);
+        assert_eq!(crew.told(C), (vec![newest], false));
+        assert_eq!(crew.told(A), (vec![], false), "B alone would hold all that there is");
+        crew.cluster.state_held(C, newest);
+        assert_eq!(crew.told(A), (vec![], true));
+        assert_eq!(crew.held_by(newest), [Holder::Worker(B), Holder::Worker(C)]);
+    }
+
+    #[test]
+    fn where_nobody_can_take_a_copy_a_worker_with_a_spare_does_not_wait_for_one() {
+        let mut crew = Crew::of(2);
+        with_a_spare(&crew);
+        crew.cluster.draining(A);
+        assert_eq!(crew.told(A), (vec![], true), "B is the only one who stays");
+        let mut crew = Crew::of(3);
+        let newest = with_a_spare(&crew);
+        crew.cluster.draining(A);
+        crew.cluster.state_missed(C, newest, "the peer cannot be reached");
+        assert_eq!(crew.relays.next().now_or_never(), Some(Some(newest)), "the driver takes it");
+        assert_eq!(crew.told(A), (vec![], false));
+        crew.cluster.books().ledger.held(newest, Holder::Driver);
+        crew.cluster.relayed(newest);
+        assert_eq!(crew.told(A), (vec![], true));
+    }
+
+    #[test]
+    fn what_a_loss_leaves_with_one_worker_is_copied_at_once_or_when_another_worker_comes() {
+        let mut crew = Crew::of(3);
+        let newest = with_a_spare(&crew);
+        crew.cluster.session_ended(A, "the machine is gone");
+        assert_eq!(crew.told(C), (vec![newest], false));
+        let mut crew = Crew::of(2);
+        with_a_spare(&crew);
+        crew.cluster.session_ended(A, "the machine is gone");
+        let register = Register { slots: 1, instance: 3, ..Register::default() };
+        let (to, told) = Outbox::new();
+        let id = crew.cluster.register(register, Identity::Unknown, to).unwrap();
+        crew.told.push(told.boxed());
+        crew.cluster.announce(&mut crew.cluster.books(), id);
+        assert_eq!(crew.told(C), (vec![newest], false));
     }
 
     #[test]

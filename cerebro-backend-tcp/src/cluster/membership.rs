@@ -33,7 +33,7 @@ impl Cluster {
                 ));
             }
             self.lose(&mut books, before, "it has registered again");
-            self.hand_over(&mut books);
+            self.resettle(&mut books);
         }
         if books.workers.len() >= self.terms.most_workers {
             return Err(tonic::Status::resource_exhausted(format!(
@@ -136,6 +136,7 @@ impl Cluster {
         {
             worker.status = Status::Serving;
             self.say(WorkerEvent::Joined(worker.info(id)));
+            self.resettle(books);
         }
     }
 
@@ -160,7 +161,7 @@ impl Cluster {
         let mut books = self.books();
         books.sessions -= 1;
         self.lose(&mut books, id, reason);
-        self.hand_over(&mut books);
+        self.resettle(&mut books);
         drop(books);
         self.changed();
     }

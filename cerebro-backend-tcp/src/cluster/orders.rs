@@ -53,7 +53,7 @@ impl Cluster {
             && recipe.is_some()
             && holders == [Holder::Worker(id)]
         {
-            Self::back_up(books, name, id);
+            Self::back_up(books, name, &holders);
         }
         let (reply, ended) = oneshot::channel();
         books.orders.insert(number, Pending { worker: id, unit, version, recipe, reply });

@@ -67,22 +67,24 @@ impl Cluster {
         holders.into_iter().filter_map(address).collect()
     }
 
-    /// Has a second worker take in a State that `holder` alone holds.
-    pub(crate) fn back_up(books: &mut Books, name: StateName, holder: WorkerId) {
+    /// Has one more worker take in a State that `holders` hold. `false` if there is no other worker.
+    pub(crate) fn back_up(books: &mut Books, name: StateName, holders: &[Holder]) -> bool {
         let others: Vec<WorkerId> = books
             .workers
             .iter()
-            .filter(|(id, worker)| **id != holder && worker.status == Status::Serving)
+            .filter(|(_, worker)| worker.status == Status::Serving)
             .map(|(&id, _)| id)
+            .filter(|&id| !holders.contains(&Holder::Worker(id)))
             .collect();
         if others.iter().any(|&id| books.copying.contains(&(name, id))) {
-            return;
+            return true;
         }
         // Spread over the workers, and for one State always to the same one.
         let Some(at) = (name.trial.0 + name.version).checked_rem(others.len() as u64) else {
-            return;
+            return false;
         };
-        Self::copy(books, name, &[Holder::Worker(holder)], others[at as usize]);
+        Self::copy(books, name, holders, others[at as usize]);
+        true
     }
 
     /// Has `worker` take in a State that a unit will probably start from there, while it runs others.
