@@ -70,7 +70,8 @@ impl Cluster {
         let alone = leaving.iter().any(|&id| books.ledger.only_with(id).contains(&name));
         let at_risk = books.ledger.at_risk(&draining(books));
         let mut at_risk = at_risk.iter().filter(|state| state.name == name);
-        let holds = |state: &AtRisk| leaving.iter().any(|&id| state.with.contains(&Holder::Worker(id)));
+        let holds =
+            |state: &AtRisk| leaving.iter().any(|&id| state.with.contains(&Holder::Worker(id)));
         if alone || at_risk.any(holds) {
             self.relay(books, name);
         }
