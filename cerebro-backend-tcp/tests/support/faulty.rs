@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use cerebro_backend_tcp::worker::{self, Options, Registry};
 use cerebro_core::data::Partition;
@@ -110,7 +112,12 @@ pub fn become_a_worker() {
 
 /// What workers of fault tests can make and read.
 pub fn registry(fault: Fault, folder: PathBuf) -> Registry {
-    let plan = Arc::new(Plan { fault, folder });
+    paced(fault, folder, Duration::ZERO)
+}
+
+/// The same; a training unit takes `pace` at least.
+pub fn paced(fault: Fault, folder: PathBuf, pace: Duration) -> Registry {
+    let plan = Arc::new(Plan { fault, folder, pace });
     super::registry().model("faulty", move |_: &[u8]| {
         let plan = Arc::clone(&plan);
         let build = move |config: &Config, _: &Slot| -> Result<Box<dyn Model>, ModelError> {
@@ -133,6 +140,7 @@ pub fn processes(folder: &Path) -> Vec<u32> {
 struct Plan {
     fault: Fault,
     folder: PathBuf,
+    pace: Duration,
 }
 
 impl Plan {
@@ -193,6 +201,8 @@ impl Model for Faulty {
         self.unit = Some(pass.unit());
         let own = std::process::id();
         let metrics = self.tally.train(partition, pass)?;
+        // It stands for the computing of a larger model.
+        thread::sleep(self.plan.pace);
         if self.plan.is_due(Fault::KilledWhileTraining, self.unit) {
             Plan::strike("-KILL", own);
         }

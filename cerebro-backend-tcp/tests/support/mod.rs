@@ -6,6 +6,7 @@
 pub mod experiments;
 pub mod faulty;
 pub mod log;
+pub mod namespaces;
 pub mod proxy;
 
 use std::fmt;
