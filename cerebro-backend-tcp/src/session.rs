@@ -1,17 +1,19 @@
 //! The driver's end of a worker's session: the gRPC service.
 
-use std::pin::Pin;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cerebro_core::WorkerId;
-use futures::stream::{Stream, StreamExt};
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::stream::{self, BoxStream, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::cluster::{Cluster, Outbox};
 use crate::protocol::cluster_server;
-use crate::protocol::{FromDriver, FromWorker, Register, from_worker};
+use crate::protocol::{FromDriver, FromWorker, Greeting, Register, from_driver, from_worker};
 use crate::security::{Identity, Security};
 use crate::transport::Peer;
 
@@ -29,35 +31,67 @@ pub(crate) struct Sessions(pub(crate) Arc<Cluster>);
 
 #[tonic::async_trait]
 impl cluster_server::Cluster for Sessions {
-    type AttendStream = Pin<Box<dyn Stream<Item = Result<FromDriver, Status>> + Send>>;
+    type AttendStream = BoxStream<'static, Result<FromDriver, Status>>;
 
     async fn attend(
         &self,
         request: Request<Streaming<FromWorker>>,
     ) -> Result<Response<Self::AttendStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
-        let mut inbound = request.into_inner();
-        let admitted = async {
-            let register = introduction(&mut inbound).await?;
-            check(&register, peer.as_ref(), &self.0)?;
-            let (to, outbound) = Outbox::new();
-            let identity = peer.as_ref().map_or(Identity::Unknown, |peer| peer.identity.clone());
-            Ok((self.0.register(register, identity, to.clone())?, to, outbound))
-        };
-        let (id, to, outbound) = admitted.await.inspect_err(|status: &Status| {
-            tracing::warn!(
-                peer = peer.as_ref().map(display),
-                reason = status.message(),
-                "a registration was refused"
-            );
-        })?;
+        let inbound = request.into_inner();
         let cluster = Arc::clone(&self.0);
+        let challenge = crate::drawn();
+        let (decide, decided) = oneshot::channel();
         tokio::spawn(async move {
-            let reason = attend(&cluster, id, inbound, &to).await;
-            cluster.session_ended(id, &reason);
+            match admit(&cluster, inbound, peer.as_ref(), challenge).await {
+                Ok(Admitted { id, to, outbound, inbound }) => {
+                    // Where nobody listens any more, the session is about to end.
+                    let _ = decide.send(Ok(outbound));
+                    let reason = attend(&cluster, id, inbound, &to).await;
+                    cluster.session_ended(id, &reason);
+                }
+                Err(status) => {
+                    tracing::warn!(
+                        peer = peer.as_ref().map(tracing::field::display),
+                        reason = status.message(),
+                        "a registration was refused"
+                    );
+                    let _ = decide.send(Err(status));
+                }
+            }
         });
-        Ok(Response::new(outbound.map(Ok).boxed()))
+        let greeting = from_driver::What::Greeting(Greeting { challenge });
+        let greeting = stream::once(ready(Ok(FromDriver { what: Some(greeting) })));
+        let rest = decided.map(|decided| match decided {
+            Ok(Ok(outbound)) => outbound.map(Ok).boxed(),
+            Ok(Err(refusal)) => stream::once(ready(Err(refusal))).boxed(),
+            Err(_) => stream::empty().boxed(),
+        });
+        Ok(Response::new(greeting.chain(rest.flatten_stream()).boxed()))
     }
+}
+
+/// A worker that was taken in.
+struct Admitted {
+    id: WorkerId,
+    to: Outbox,
+    outbound: BoxStream<'static, FromDriver>,
+    inbound: Streaming<FromWorker>,
+}
+
+/// Lets a worker in that says who it is, after it was greeted with `challenge`.
+async fn admit(
+    cluster: &Cluster,
+    mut inbound: Streaming<FromWorker>,
+    peer: Option<&Peer>,
+    challenge: u64,
+) -> Result<Admitted, Status> {
+    let register = introduction(&mut inbound).await?;
+    check(&register, peer, challenge, cluster)?;
+    let (to, outbound) = Outbox::new();
+    let identity = peer.map_or(Identity::Unknown, |peer| peer.identity.clone());
+    let id = cluster.register(register, identity, to.clone())?;
+    Ok(Admitted { id, to, outbound: outbound.boxed(), inbound })
 }
 
 async fn introduction(inbound: &mut Streaming<FromWorker>) -> Result<Register, Status> {
@@ -69,7 +103,12 @@ async fn introduction(inbound: &mut Streaming<FromWorker>) -> Result<Register, S
     }
 }
 
-fn check(register: &Register, peer: Option<&Peer>, cluster: &Cluster) -> Result<(), Status> {
+fn check(
+    register: &Register,
+    peer: Option<&Peer>,
+    challenge: u64,
+    cluster: &Cluster,
+) -> Result<(), Status> {
     if register.version != crate::VERSION {
         return Err(Status::failed_precondition(format!(
             "the driver has version {} of cerebro-backend-tcp and the worker has {}; \
@@ -77,6 +116,11 @@ fn check(register: &Register, peer: Option<&Peer>, cluster: &Cluster) -> Result<
             crate::VERSION,
             register.version
         )));
+    }
+    if register.challenge != challenge {
+        return Err(Status::permission_denied(
+            "it does not answer to this session's greeting: somebody says what he has overheard",
+        ));
     }
     if register.slots == 0 || register.slots > MOST_SLOTS {
         let text = format!("a worker has 1 to {MOST_SLOTS} slots, not {}", register.slots);
@@ -159,13 +203,16 @@ mod tests {
     use super::*;
     use crate::builder::TcpBackendBuilder;
 
+    const CHALLENGE: u64 = 42;
+
     fn worker() -> Register {
-        Register { version: crate::VERSION.to_owned(), slots: 1, ..Register::default() }
+        let version = crate::VERSION.to_owned();
+        Register { version, slots: 1, challenge: CHALLENGE, ..Register::default() }
     }
 
     fn refused(register: &Register) -> String {
         let backend = TcpBackendBuilder::default().listen("127.0.0.1:0").build().unwrap();
-        let refused = check(register, None, &backend.cluster).unwrap_err();
+        let refused = check(register, None, CHALLENGE, &backend.cluster).unwrap_err();
         refused.message().to_owned()
     }
 
@@ -173,6 +220,12 @@ mod tests {
     fn a_worker_of_another_version_is_refused_and_both_versions_are_named() {
         let reason = refused(&Register { version: "0.0.1-old".to_owned(), ..worker() });
         assert!(reason.contains("0.0.1-old") && reason.contains(crate::VERSION), "{reason}");
+    }
+
+    #[test]
+    fn a_registration_that_answers_to_another_greeting_is_refused() {
+        let reason = refused(&Register { challenge: CHALLENGE + 1, ..worker() });
+        assert!(reason.contains("overheard"), "{reason}");
     }
 
     #[test]

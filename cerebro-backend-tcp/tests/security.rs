@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,13 +174,12 @@ fn a_driver_does_not_pass_for_a_worker_nor_an_unlisted_worker_for_a_listed_one()
     still_serves(&keys, backend);
 }
 
-#[test]
-fn what_a_worker_has_said_cannot_be_said_again_by_who_has_overheard_it() {
-    let keys = Keys::new();
-    let backend = Arc::new(keys.backend());
+/// What a worker has said to its driver is said again by somebody who has heard it.
+fn replayed(backend: TcpBackend, options: impl Fn(SocketAddr) -> Options) {
+    let backend = Arc::new(backend);
     let address = backend.address();
     let wire = Proxy::listening(address);
-    let _worker = Worker::with(registry(), keys.options(wire.address(), "one"));
+    let _worker = Worker::with(registry(), options(wire.address()));
     let recorder = Recorder::default();
     let mut replayed = false;
     let builder = experiment(rates(2)).observer(recorder.clone());
@@ -193,6 +192,7 @@ fn what_a_worker_has_said_cannot_be_said_again_by_who_has_overheard_it() {
                 let mut stream = TcpStream::connect(address).unwrap();
                 // It may close before everything is written.
                 let _ = stream.write_all(&words);
+                let _ = stream.shutdown(Shutdown::Write);
                 until_closed(stream);
             }
         }
@@ -200,6 +200,20 @@ fn what_a_worker_has_said_cannot_be_said_again_by_who_has_overheard_it() {
     let result = builder.build().unwrap().run_blocking(backend).unwrap();
     is_as_if_undisturbed(&result, &recorder);
     assert_eq!(result.summary().lost_workers, 0, "the worker was not pushed out");
+}
+
+#[test]
+fn what_a_worker_has_said_cannot_be_said_again_by_who_has_overheard_it() {
+    let keys = Keys::new();
+    replayed(keys.backend(), |driver| keys.options(driver, "one"));
+}
+
+#[test]
+fn a_registration_that_was_overheard_in_plain_text_is_refused_too() {
+    log::start();
+    replayed(driver().build().unwrap(), |driver| Options::new(driver.to_string()));
+    let logged = ["WARN", "a registration was refused", "127.0.0.1", "overheard"];
+    assert!(log::comes_to_say(&logged), "{}", log::all());
 }
 
 #[test]

@@ -83,14 +83,17 @@ impl Session {
         let register = register(worker, &connection)?;
         let channel = channel(connection).await?;
         let (to, outbound) = mpsc::unbounded();
-        let first = FromWorker { what: Some(from_worker::What::Register(register)) };
-        // The receiving end is the line before.
-        let _ = to.unbounded_send(first);
         let attending = ClusterClient::new(channel).attend(outbound).await;
         let mut inbound = attending.map_err(|status| refusal(&status))?.into_inner();
-        let welcome = inbound.message().await.map_err(|status| refusal(&status))?;
-        let Some(from_driver::What::Welcome(welcome)) = welcome.and_then(|first| first.what) else {
-            return Err(Ended::Unreached("the driver does not begin with `Welcome`".to_owned()));
+        let greeting = heard(&mut inbound).await?;
+        let from_driver::What::Greeting(protocol::Greeting { challenge }) = greeting else {
+            return Err(Ended::Unreached("the driver does not begin with `Greeting`".to_owned()));
+        };
+        let register = protocol::Register { challenge, ..register };
+        // The call is open, and takes in what is sent.
+        let _ = to.unbounded_send(FromWorker { what: Some(from_worker::What::Register(register)) });
+        let from_driver::What::Welcome(welcome) = heard(&mut inbound).await? else {
+            return Err(Ended::Unreached("the driver does not say `Welcome`".to_owned()));
         };
         let keep: Vec<StateName> = welcome.states.iter().map(|&name| name.into()).collect();
         let number = worker.states.begin(welcome.run, &keep);
@@ -250,7 +253,9 @@ impl Session {
                 tracing::info!(reason = leave.reason, "the driver has no more work");
                 return Some(Ended::Finished);
             }
-            What::Welcome(_) => return Some(Ended::Lost("it said `Welcome` twice".to_owned())),
+            What::Greeting(_) | What::Welcome(_) => {
+                return Some(Ended::Lost("it welcomed this worker twice".to_owned()));
+            }
         }
         None
     }
@@ -352,7 +357,16 @@ fn register(worker: &Worker, connection: &Connection) -> Result<protocol::Regist
         run: worker.states.run(),
         states: worker.states.names().into_iter().map(Into::into).collect(),
         holdings: holdings.collect(),
+        // Not known before the driver has greeted.
+        challenge: 0,
     })
+}
+
+/// What the driver says next, before the session has begun.
+async fn heard(inbound: &mut Streaming<FromDriver>) -> Result<from_driver::What, Ended> {
+    let message = inbound.message().await.map_err(|status| refusal(&status))?;
+    let what = message.and_then(|message| message.what);
+    what.ok_or_else(|| Ended::Unreached("the driver says nothing to a registration".to_owned()))
 }
 
 /// gRPC over a connection that is there already.
