@@ -290,6 +290,9 @@ impl Builder {
             let number: &mut usize = used.entry(format!("{}/{}", node.name, node.op)).or_default();
             *number += 1;
             let (domain, op) = node.op.rsplit_once('.').unwrap_or(("", &node.op));
+            // Where its slope is not needed, below what is trained, the standard operator does.
+            let is_plain = node.op == kernels::GELU && !needed.contains(&node.outputs[1]);
+            let domain = if is_plain { "" } else { domain };
             let outputs = match op {
                 // These have no optional outputs; a kernel that misses one crashes.
                 "Split" | "TopK" => node.outputs.len(),

@@ -9,6 +9,7 @@ mod builder;
 mod call;
 mod fold;
 mod rectify;
+mod tiling;
 mod values;
 mod vocabulary;
 

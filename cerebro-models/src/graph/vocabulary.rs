@@ -303,8 +303,10 @@ impl Builder {
         match values {
             [] => None,
             [only] => Some(*only),
-            [a, b] => Some(self.add(*a, *b)),
-            many => Some(self.op("Sum", many, Attributes::none())),
+            several => Some(self.side_by_side(several).unwrap_or_else(|| match several {
+                [a, b] => self.add(*a, *b),
+                many => self.op("Sum", many, Attributes::none()),
+            })),
         }
     }
 

@@ -5,6 +5,7 @@
 //! remains is applied, node by node, to a [`Forward`](crate::autodiff::Forward) pass.
 
 mod functions;
+mod gelu;
 mod linear;
 mod loops;
 mod needed;

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use super::gelu::find_gelus;
 use super::needed::full_name;
 use super::upgrade::upgrade;
 use crate::autodiff::Forward;
 use crate::error::GraphError;
 use crate::graph::{Attributes, Value};
-use crate::onnx::{Graph, Node};
+use crate::onnx::{DataType, Graph, Node};
 use crate::operators;
 
 /// What a name in a model stands for.
@@ -58,6 +59,7 @@ impl<'f, 'g> Importer<'f, 'g> {
 
     /// Applies the nodes of `graph` that are `needed`, all of them if it is `None`.
     pub(crate) fn run(&mut self, graph: &Graph, needed: Option<&[bool]>) -> Result<(), GraphError> {
+        let gelus = find_gelus(graph, |name| !self.names.contains_key(name));
         for (name, tensor) in &graph.initializers {
             if !self.names.contains_key(name) {
                 let value = self.forward.graph.constant(tensor.clone());
@@ -65,10 +67,29 @@ impl<'f, 'g> Importer<'f, 'g> {
             }
         }
         for (index, node) in graph.nodes.iter().enumerate() {
-            if needed.is_none_or(|needed| needed[index]) {
-                self.node(node)?;
+            if !needed.is_none_or(|needed| needed[index]) {
+                continue;
+            }
+            match gelus.get(&index).and_then(|part| Some((self.float32(part.x)?, part.is_last))) {
+                Some((x, true)) => self.gelu(x, node)?,
+                Some((_, false)) => (),
+                None => self.node(node)?,
             }
         }
+        Ok(())
+    }
+
+    /// The tensor called `name`, if there is one, of 32-bit floats.
+    fn float32(&self, name: &str) -> Option<Value> {
+        self.tensor(name).filter(|&x| self.forward.graph.data_type(x) == DataType::Float32)
+    }
+
+    /// Applies a unit of which `node` is the last node.
+    fn gelu(&mut self, x: Value, node: &Node) -> Result<(), GraphError> {
+        self.forward.set_place(&node_name(node));
+        let y = self.forward.apply("Gelu", &[Some(x)], Attributes::none());
+        let y = y.map_err(|reason| self.forward.refused("Gelu", reason))?;
+        self.define(&node.outputs[0], y);
         Ok(())
     }
 

@@ -43,10 +43,12 @@ mod vector;
 mod convolution;
 mod correlation;
 mod embedding;
+mod gelu;
 mod mask;
 mod node;
 mod normalization;
 mod pool;
+mod softmax;
 mod sum;
 mod update;
 
@@ -54,9 +56,11 @@ use ort::operator::OperatorDomain;
 
 pub(crate) use convolution::{CONV, CONV_INPUT_GRADIENT, CONV_WEIGHT_GRADIENT};
 pub(crate) use embedding::EMBEDDING_GRADIENT;
+pub(crate) use gelu::GELU;
 pub(crate) use mask::RELU_GRADIENT;
 pub(crate) use normalization::{BATCH_NORM, BATCH_NORM_GRADIENT, LAYER_NORM_GRADIENT};
 pub(crate) use pool::{MAX_POOL_GRADIENT, MOST_AXES};
+pub(crate) use softmax::SOFTMAX_GRADIENT;
 pub(crate) use update::{ADAM, MOMENTUM, SGD};
 
 /// The domain of the operators, with which their names in graphs begin.
@@ -69,10 +73,12 @@ pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     let domain = node::add::<convolution::ConvInputGradient>(domain)?;
     let domain = node::add::<convolution::ConvWeightGradient>(domain)?;
     let domain = node::add::<embedding::EmbeddingGradient>(domain)?;
+    let domain = node::add::<gelu::Gelu>(domain)?;
     let domain = node::add::<normalization::BatchNorm>(domain)?;
     let domain = node::add::<normalization::BatchNormGradient>(domain)?;
     let domain = node::add::<normalization::LayerNormGradient>(domain)?;
-    node::add::<pool::MaxPoolGradient>(domain)
+    let domain = node::add::<pool::MaxPoolGradient>(domain)?;
+    node::add::<softmax::SoftmaxGradient>(domain)
 }
 
 /// The name of the operator `name` within the domain.

@@ -2,9 +2,10 @@
 
 use super::fused::may_fuse;
 use super::shapes::same;
-use super::{Composition, Gradients, Operator, Site, only};
+use super::{Composition, Gradients, Lowered, Lowering, Operator, Site, only};
+use crate::autodiff::Mode;
 use crate::graph::{Attributes, Builder, Value, normalize_axis};
-use crate::kernels::RELU_GRADIENT;
+use crate::kernels::{GELU, RELU_GRADIENT, SOFTMAX_GRADIENT};
 use crate::onnx::DataType;
 
 pub(super) const OPERATORS: &[Operator] = &[
@@ -23,7 +24,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::rule("Softsign", same, softsign),
     Operator::composed("Mish", MISH),
     Operator::composed("Swish", SWISH),
-    Operator::rule("Gelu", same, gelu),
+    Operator::lowered("Gelu", same, GELU_IN_TRAINING, gelu),
     Operator::rule("Softmax", same, softmax),
     Operator::rule("LogSoftmax", same, log_softmax),
     Operator::flat("Hardmax", same),
@@ -173,13 +174,45 @@ const SWISH: Composition = |forward, node| {
     Ok(vec![forward.apply("Mul", &[Some(x), Some(gate)], Attributes::none())?])
 };
 
+fn is_exact(attributes: &Attributes) -> bool {
+    attributes.text("approximate", "none") != "tanh"
+}
+
+/// In training, the exact form keeps its slope.
+const GELU_IN_TRAINING: Lowering = |forward, node| {
+    let x = node.required(0)?;
+    if forward.mode == Mode::Training && is_exact(node.attributes) && may_fuse(forward.graph, &[x])
+    {
+        let outputs = forward.graph.emit(GELU, node.inputs, Attributes::none(), 2);
+        return match outputs[..] {
+            [y, slope] => Ok(Lowered { outputs: vec![y], saved: vec![slope] }),
+            _ => Err("it has not two outputs".to_owned()),
+        };
+    }
+    let outputs = forward.graph.emit("Gelu", node.inputs, node.attributes.clone(), 1);
+    Ok(Lowered { outputs, saved: Vec::new() })
+};
+
 /// Exactly `x Phi(x)`, with the slope `Phi(x) + x phi(x)`; approximately
 /// `x/2 (1 + tanh u)` with `u = sqrt(2/pi) (x + 0.044715 x^3)` (Hendrycks and Gimpel 2016).
 fn gelu(g: &mut Builder, at: &Site<'_>) -> Gradients {
     use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, PI};
+    if let &[slope] = at.saved {
+        return only(g.mul(at.dy(), slope));
+    }
     let x = at.x(0);
     let squared = g.square(x);
-    let slope = if at.attributes.text("approximate", "none") == "tanh" {
+    let slope = if is_exact(at.attributes) {
+        let scaled = g.scale(x, FRAC_1_SQRT_2);
+        let erf = g.unary("Erf", scaled);
+        let half = g.scale(erf, 0.5);
+        let cumulative = g.add_scalar(half, 0.5);
+        let exponent = g.scale(squared, -0.5);
+        let bell = g.unary("Exp", exponent);
+        let density = g.scale(bell, 1.0 / (2.0 * PI).sqrt());
+        let bump = g.mul(x, density);
+        g.add(cumulative, bump)
+    } else {
         let root = FRAC_2_PI.sqrt();
         let cubic = g.scale(squared, 0.044_715);
         let factor = g.add_scalar(cubic, 1.0);
@@ -195,16 +228,6 @@ fn gelu(g: &mut Builder, at: &Site<'_>) -> Gradients {
         let both = g.add(tanh, bump);
         let both = g.add_scalar(both, 1.0);
         g.scale(both, 0.5)
-    } else {
-        let scaled = g.scale(x, FRAC_1_SQRT_2);
-        let erf = g.unary("Erf", scaled);
-        let half = g.scale(erf, 0.5);
-        let cumulative = g.add_scalar(half, 0.5);
-        let exponent = g.scale(squared, -0.5);
-        let bell = g.unary("Exp", exponent);
-        let density = g.scale(bell, 1.0 / (2.0 * PI).sqrt());
-        let bump = g.mul(x, density);
-        g.add(cumulative, bump)
     };
     only(g.mul(at.dy(), slope))
 }
@@ -216,6 +239,9 @@ fn softmax_axis(g: &Builder, at: &Site<'_>) -> Result<usize, String> {
 /// `y (dy - sum(y dy))` over the axis.
 fn softmax(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let axis = softmax_axis(g, at)?;
+    if axis + 1 == g.dims(at.y(0)).len() && may_fuse(g, &[at.y(0)]) {
+        return only(g.binary(SOFTMAX_GRADIENT, at.dy(), at.y(0)));
+    }
     let weighted = g.mul(at.y(0), at.dy());
     let sum = g.reduce_sum(weighted, &[axis]);
     let shared = g.mul(at.y(0), sum);

@@ -13,9 +13,11 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::opaque(kernels::CONV_INPUT_GRADIENT, convolution_shape),
     Operator::opaque(kernels::CONV_WEIGHT_GRADIENT, convolution_shape),
     Operator::opaque(kernels::EMBEDDING_GRADIENT, embedding_shape),
+    Operator::opaque(kernels::GELU, twice),
     Operator::opaque(kernels::LAYER_NORM_GRADIENT, norm_gradient_shape),
     Operator::opaque(kernels::MAX_POOL_GRADIENT, as_second),
     Operator::opaque(kernels::RELU_GRADIENT, same),
+    Operator::opaque(kernels::SOFTMAX_GRADIENT, same),
     Operator::opaque(kernels::SGD, update_shape),
     Operator::opaque(kernels::MOMENTUM, update_shape),
     Operator::opaque(kernels::ADAM, update_shape),
@@ -53,6 +55,11 @@ fn convolution_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
 fn norm_gradient_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     let scale = call.value_type(2)?.clone();
     Ok(vec![call.value_type(1)?.clone(), scale.clone(), scale])
+}
+
+/// A value and its slope.
+fn twice(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    Ok(vec![call.value_type(0)?.clone(); 2])
 }
 
 fn as_second(call: &Call<'_>) -> Result<Vec<Type>, String> {

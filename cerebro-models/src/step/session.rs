@@ -113,6 +113,9 @@ pub(crate) fn compile_session(
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
         .with_deterministic_compute(true)?
+        // A pattern would be one block beside the memory of the first run, which is kept: twice the
+        // memory, and no less time.
+        .with_memory_pattern(false)?
         .with_operators(kernels::domain()?)?;
     #[cfg(feature = "cuda")]
     if let Device::Cuda(number) = slot.device {
