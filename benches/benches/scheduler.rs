@@ -31,7 +31,7 @@ impl Cluster {
         }
         for id in 0..trials {
             // More epochs than any benchmark trains.
-            let spec = TrialSpec::new(TrialId(id), u32::MAX, Seed(id));
+            let spec = TrialSpec::new(TrialId(id), u32::MAX);
             scheduler.add_trial(&spec).expect("a new trial");
         }
         let running = scheduler.assign(Duration::ZERO).into();

@@ -165,10 +165,7 @@ impl World {
 
     fn add(&mut self, epochs: u32, guess: Option<u16>) {
         let id = TrialId(self.trials.len() as u64);
-        let spec = TrialSpec {
-            cost_per_row: guess.map(f64::from),
-            ..TrialSpec::new(id, epochs, Seed(id.0))
-        };
+        let spec = TrialSpec { cost_per_row: guess.map(f64::from), ..TrialSpec::new(id, epochs) };
         self.scheduler.add_trial(&spec).unwrap();
         self.trials.insert(id, TrialRecord { epochs, ..TrialRecord::default() });
     }
@@ -552,7 +549,7 @@ proptest! {
             };
             let spec = TrialSpec {
                 completed: Some(completed),
-                ..TrialSpec::new(id, trial.epochs, Seed(id.0))
+                ..TrialSpec::new(id, trial.epochs)
             };
             second.scheduler.add_trial(&spec).unwrap();
             second.trials.insert(id, TrialRecord { failures: BTreeMap::new(), ..trial.clone() });

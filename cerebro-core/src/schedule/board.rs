@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::layout::Layout;
-use crate::id::Split;
+use super::ring::Ring;
+use crate::id::{Split, TrialId};
 
 /// What a trial does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub(super) struct Job {
     pub(super) location: u32,
     /// The partition that a fixed visit order wants next, or `NONE` where any will do.
     pub(super) fixed: u32,
+    /// Where on the ring its epochs begin, if there is a ring.
+    pub(super) first: u32,
     /// What a user multiplies its place in the order by; 1 unless told otherwise.
     pub(super) weight: f64,
     /// The place in the order of those ready: seconds of remaining work, times weight and bias.
@@ -96,6 +99,8 @@ pub(super) struct Seat {
 #[derive(Clone, Debug)]
 pub(super) struct Board {
     pub(super) layout: Arc<Layout>,
+    /// The order in which all jobs go round the partitions, if it is fixed.
+    ring: Option<Arc<Ring>>,
     pub(super) jobs: Vec<Job>,
     pub(super) seats: Vec<Seat>,
     /// For each job, the partitions of its epoch that are neither done nor running.
@@ -116,10 +121,11 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub(super) fn new(layout: Layout) -> Self {
+    pub(super) fn new(layout: Layout, ring: Option<Ring>) -> Self {
         Self {
             demand: vec![0.0; layout.partitions()],
             layout: Arc::new(layout),
+            ring: ring.map(Arc::new),
             jobs: Vec::new(),
             seats: Vec::new(),
             open: Vec::new(),
@@ -139,6 +145,7 @@ impl Board {
         let words = self.layout.words();
         let mut board = Board {
             layout: Arc::clone(&self.layout),
+            ring: self.ring.clone(),
             jobs: numbers.iter().map(|&job| self.jobs[job as usize]).collect(),
             seats: self.seats.clone(),
             open: Vec::with_capacity(numbers.len() * words),
@@ -165,6 +172,7 @@ impl Board {
     /// Makes this board equal to another one, in the memory that it has.
     pub(super) fn copy_from(&mut self, other: &Board) {
         self.layout = Arc::clone(&other.layout);
+        self.ring.clone_from(&other.ring);
         self.jobs.clone_from(&other.jobs);
         self.seats.clone_from(&other.seats);
         self.open.clone_from(&other.open);
@@ -191,12 +199,14 @@ impl Board {
         }
     }
 
-    /// Adds a job at the start of its first epoch; `epochs` may be 0.
+    /// Adds a job at the start of its first epoch; `epochs` may be 0. The trial's number says
+    /// where on the ring it begins its epochs.
     pub(super) fn add_job(
         &mut self,
         epochs: u32,
         training_rate: f64,
         validation_rate: f64,
+        trial: TrialId,
     ) -> usize {
         let job = self.jobs.len();
         self.open.resize(self.open.len() + self.layout.words(), 0);
@@ -212,6 +222,7 @@ impl Board {
             open_weight: 0.0,
             location: NONE,
             fixed: NONE,
+            first: self.ring.as_ref().map_or(NONE, |ring| ring.start(trial)),
             weight: 1.0,
             priority: 0.0,
             bias: 1.0,
@@ -328,6 +339,10 @@ impl Board {
         state.running += 1;
         if split == Split::Train {
             state.open_weight -= self.layout.weight(partition);
+            if let Some(ring) = &self.ring {
+                let open = &self.open[job * words..(job + 1) * words];
+                state.fixed = ring.next_open(partition as u32, open).unwrap_or(NONE);
+            }
         }
         let cost = -state.rate(split) * self.layout.rows(partition);
         self.add_demand(partition, cost);
@@ -369,6 +384,9 @@ impl Board {
         state.running -= 1;
         if split == Split::Train {
             state.open_weight += self.layout.weight(partition);
+            if self.ring.is_some() {
+                state.fixed = partition as u32;
+            }
         }
         if state.active {
             let cost = state.rate(split) * self.layout.rows(partition);
@@ -470,6 +488,7 @@ impl Board {
         }
         let state = &mut self.jobs[job];
         state.phase = Phase::Training;
+        state.fixed = state.first;
         state.later_epochs -= 1;
         state.training_left = self.layout.training() as u32;
         state.validation_left = self.layout.validation() as u32;

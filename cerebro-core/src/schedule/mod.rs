@@ -11,7 +11,7 @@
 //! let mut scheduler = Scheduler::new(Policy::default(), Seed(1), &partitions)?;
 //! for n in 0..2 {
 //!     scheduler.worker_joined(&WorkerSpec { id: WorkerId(n), slots: 1, partitions: vec![PartitionId(n)] })?;
-//!     scheduler.add_trial(&TrialSpec::new(TrialId(n.into()), 3, Seed(n.into())))?;
+//!     scheduler.add_trial(&TrialSpec::new(TrialId(n.into()), 3))?;
 //! }
 //! let mut units = 0;
 //! while !scheduler.is_idle() {
@@ -35,6 +35,7 @@ mod order;
 mod policy;
 mod prefetch;
 mod report;
+mod ring;
 mod rotation;
 mod scheduler;
 mod spec;

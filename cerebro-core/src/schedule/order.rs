@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{PartitionId, TrialId};
-use crate::seed::Seed;
 
 /// The visit orders of a run: for each trial, epoch by epoch, the partitions in the order of their
 /// training units. All that [`Policy::Replay`](super::Policy::Replay) needs.
@@ -42,16 +41,6 @@ impl OrderLog {
         let epochs = self.visits.chunks(self.visits_per_epoch * self.bytes_per_visit);
         epochs.map(move |epoch| epoch.chunks_exact(self.bytes_per_visit).map(number))
     }
-}
-
-/// The order in which a trial visits the partitions in an epoch, from seeds alone.
-pub(super) fn seeded_order(
-    experiment: Seed,
-    trial: Seed,
-    epoch: u32,
-    partitions: usize,
-) -> Vec<u32> {
-    trial.derive("visit order", &[experiment.0, u64::from(epoch)]).permutation(partitions)
 }
 
 #[cfg(test)]

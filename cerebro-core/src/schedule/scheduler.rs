@@ -10,10 +10,11 @@ use super::dispatch::{Choice, Dispatcher};
 use super::error::ScheduleError;
 use super::layout::Layout;
 use super::lookahead::{Lookahead, Running};
-use super::order::{OrderLog, seeded_order};
+use super::order::OrderLog;
 use super::policy::Policy;
 use super::prefetch::Guesses;
 use super::report::{Assignment, Completion, Failure, Next, Stall};
+use super::ring::Ring;
 use super::spec::{PartitionSpec, TrialSpec, WorkerSpec};
 use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
 use crate::seed::{Seed, SeededRng};
@@ -29,7 +30,6 @@ const SLOWNESS_CHANGE: f64 = 0.2;
 #[derive(Debug)]
 pub struct Scheduler {
     pub(super) policy: Policy,
-    seed: Seed,
     rng: SeededRng,
     /// Training partitions first, then validation; each group in the order of the data set.
     pub(super) partitions: Vec<PartitionSpec>,
@@ -75,7 +75,6 @@ pub(super) struct Trial {
     pub(super) epoch: u32,
     /// The epochs that were asked for in all.
     epochs: u32,
-    order_seed: Seed,
     pub(super) order: OrderLog,
     /// The order that the current epoch must follow, if the policy fixes one.
     plan: Vec<u32>,
@@ -108,9 +107,9 @@ impl Scheduler {
             }
         }
         let rows = dense.iter().map(|spec| spec.rows as f64).collect();
+        let ring = (policy == Policy::Seeded).then(|| Ring::new(seed, training));
         Ok(Self {
             policy,
-            seed,
             rng: seed.derive("schedule", &[]).rng(),
             partitions: dense,
             partition_numbers,
@@ -118,7 +117,7 @@ impl Scheduler {
             worker_numbers: HashMap::new(),
             trials: Vec::new(),
             trial_numbers: HashMap::new(),
-            board: Board::new(Layout::new(training, rows)),
+            board: Board::new(Layout::new(training, rows), ring),
             costs: Costs::default(),
             scales: (1.0, 1.0),
             dispatcher: Dispatcher::default(),
@@ -208,7 +207,6 @@ impl Scheduler {
             stopped: false,
             epoch: progress.epochs,
             epochs: spec.epochs,
-            order_seed: spec.order_seed,
             order: OrderLog::new(self.training()),
             plan: Vec::new(),
             failures: Vec::new(),
@@ -222,7 +220,7 @@ impl Scheduler {
         self.costs.add_trial(spec.cost_per_row);
         let rates =
             (self.costs.rate(number, Split::Train), self.costs.rate(number, Split::Validation));
-        self.board.add_job(wanted, rates.0, rates.1);
+        self.board.add_job(wanted, rates.0, rates.1, spec.id);
         for &partition in progress.trained.iter().chain(&progress.validated) {
             if self.board.restore(number, partition as usize) == Done::Epoch {
                 trial.epoch += 1;
@@ -265,8 +263,8 @@ impl Scheduler {
     /// let mut scheduler = Scheduler::new(Policy::default(), Seed(1), &[partition])?;
     /// # let partitions = vec![PartitionId(0)];
     /// scheduler.worker_joined(&WorkerSpec { id: WorkerId(0), slots: 1, partitions })?;
-    /// scheduler.add_trial(&TrialSpec::new(TrialId(0), 100, Seed(0)))?;
-    /// scheduler.add_trial(&TrialSpec::new(TrialId(1), 2, Seed(1)))?;
+    /// scheduler.add_trial(&TrialSpec::new(TrialId(0), 100))?;
+    /// scheduler.add_trial(&TrialSpec::new(TrialId(1), 2))?;
     /// scheduler.set_priority(TrialId(1), 1)?;
     /// let mut first = Vec::new();
     /// for _ in 0..3 {
@@ -329,7 +327,8 @@ impl Scheduler {
             let known = |job| costs.is_known(job);
             lookahead.consider_rotation(&mut self.dispatcher, &self.board, bound, known);
         }
-        if self.policy == Policy::LongestRemainingFirst && self.lookahead.is_wanted(&self.board) {
+        let looks_ahead = matches!(self.policy, Policy::LongestRemainingFirst | Policy::Seeded);
+        if looks_ahead && self.lookahead.is_wanted(&self.board) {
             let running = self.running_units();
             let bound = self.bound_seconds().makespan();
             let lookahead = &mut self.lookahead;
@@ -609,10 +608,7 @@ impl Scheduler {
             return;
         }
         trial.plan = match &self.policy {
-            Policy::Random | Policy::LongestRemainingFirst => return,
-            Policy::Seeded => {
-                seeded_order(self.seed, trial.order_seed, trial.epoch, self.board.layout.training())
-            }
+            Policy::Random | Policy::LongestRemainingFirst | Policy::Seeded => return,
             Policy::Replay(orders) => {
                 let recorded =
                     orders.0.get(&trial.id).and_then(|all| all.get(trial.epoch as usize));

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{PartitionId, Split, TrialId, WorkerId};
-use crate::seed::Seed;
 
 /// A partition of the data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +30,7 @@ pub struct WorkerSpec {
 /// A trial to be trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialSpec {
-    /// The trial.
+    /// The trial. Its number says where [`Policy::Seeded`](super::Policy::Seeded) has it begin.
     pub id: TrialId,
     /// The epochs to train in all, those before a resume included;
     /// [`set_epochs`](super::Scheduler::set_epochs) changes them later.
@@ -40,16 +39,14 @@ pub struct TrialSpec {
     pub cost_per_row: Option<f64>,
     /// The size of the trial's State, in bytes, if known before it was trained.
     pub state_bytes: Option<u64>,
-    /// The trial's own seed, from which [`Policy::Seeded`](super::Policy::Seeded) draws its orders.
-    pub order_seed: Seed,
     /// Where to go on, if the trial was trained before.
     pub completed: Option<TrialProgress>,
 }
 
 impl TrialSpec {
     /// A trial of `epochs` epochs that starts from nothing.
-    pub fn new(id: TrialId, epochs: u32, order_seed: Seed) -> Self {
-        Self { id, epochs, cost_per_row: None, state_bytes: None, order_seed, completed: None }
+    pub fn new(id: TrialId, epochs: u32) -> Self {
+        Self { id, epochs, cost_per_row: None, state_bytes: None, completed: None }
     }
 }
 

@@ -162,7 +162,7 @@ impl Plan {
             scheduler.add_trial(&TrialSpec {
                 cost_per_row: known.then_some(trial.per_row.as_secs_f64()),
                 state_bytes: Some(trial.state_bytes),
-                ..TrialSpec::new(TrialId(id), self.epochs, self.seed.derive("trial", &[id]))
+                ..TrialSpec::new(TrialId(id), self.epochs)
             })?;
         }
         Ok(scheduler)

@@ -193,7 +193,7 @@ impl Driver {
     /// A trial with what it has trained so far, for the scheduler.
     pub(super) fn spec_of(&self, id: TrialId) -> TrialSpec {
         let trial = &self.ledger.trials[&id];
-        let mut spec = TrialSpec::new(id, trial.epochs, trial.record.seed);
+        let mut spec = TrialSpec::new(id, trial.epochs);
         spec.cost_per_row = self.experiment.model.cost_per_row(&trial.record.config);
         let epochs = trial.record.history.iter().map(|epoch| epoch.visit_order.clone()).collect();
         spec.completed = Some(TrialProgress { epochs, ..TrialProgress::default() });

@@ -47,7 +47,7 @@ impl Driver {
         let trial = &self.ledger.trials[&id];
         let (seed, parent, rests) = (trial.record.seed, trial.record.parent, trial.rests());
         self.tell(Event::TrialStarted { trial: id, config: config.clone(), seed, parent });
-        let mut spec = TrialSpec::new(id, self.ledger.trials[&id].epochs, seed);
+        let mut spec = TrialSpec::new(id, self.ledger.trials[&id].epochs);
         spec.cost_per_row = self.experiment.model.cost_per_row(config);
         if let Some(bytes) = self.experiment.model.state_bytes(config) {
             self.state_sized(bytes);
