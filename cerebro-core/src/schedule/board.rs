@@ -1,99 +1,13 @@
 //! What is open, running and done, by dense numbers: the part of the scheduler's state on which its
 //! choices rest, small enough to be copied for a look ahead.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::job::{Done, Job, NONE, Orders, Phase, Seat};
 use super::layout::Layout;
+use super::ready::Ready;
 use super::ring::Ring;
 use crate::id::{Split, TrialId};
-
-/// What a trial does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// It trains, one unit at a time.
-    Training,
-    /// It has trained on all partitions of the epoch and is measured.
-    Validating,
-    /// It has all the epochs that were asked for.
-    Resting,
-}
-
-/// What a unit was the last of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Done {
-    Unit,
-    Training,
-    Epoch,
-}
-
-/// No partition, worker or trial.
-pub(super) const NONE: u32 = u32::MAX;
-
-/// A trial's place on the board.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Job {
-    pub(super) phase: Phase,
-    /// Whether units may start.
-    pub(super) active: bool,
-    /// Units that run; one that runs twice counts once.
-    pub(super) running: u32,
-    /// Units of the current epoch that are not done.
-    pub(super) training_left: u32,
-    pub(super) validation_left: u32,
-    /// Epochs to train after the current one.
-    pub(super) later_epochs: u32,
-    /// Seconds per row, on a worker of usual speed.
-    pub(super) training_rate: f64,
-    pub(super) validation_rate: f64,
-    /// Weight of the training partitions that are open.
-    open_weight: f64,
-    /// The worker that made the State, or `NONE`.
-    pub(super) location: u32,
-    /// The partition that a fixed visit order wants next, or `NONE` where any will do.
-    pub(super) fixed: u32,
-    /// Where on the ring its epochs begin, if there is a ring.
-    pub(super) first: u32,
-    /// What a user multiplies its place in the order by; 1 unless told otherwise.
-    pub(super) weight: f64,
-    /// The place in the order of those ready: seconds of remaining work, times weight and bias.
-    priority: f64,
-    /// What a look ahead multiplies the priority by; 1 on the real board.
-    pub(super) bias: f64,
-    ready: bool,
-}
-
-impl Job {
-    pub(super) fn split(&self) -> Option<Split> {
-        match self.phase {
-            Phase::Training => Some(Split::Train),
-            Phase::Validating => Some(Split::Validation),
-            Phase::Resting => None,
-        }
-    }
-
-    pub(super) fn rate(&self, split: Split) -> f64 {
-        match split {
-            Split::Train => self.training_rate,
-            Split::Validation => self.validation_rate,
-        }
-    }
-
-    pub(super) fn has_work(&self) -> bool {
-        self.active && self.phase != Phase::Resting
-    }
-}
-
-/// A worker's place on the board.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seat {
-    /// Slots that run nothing.
-    pub(super) free: u32,
-    /// Seconds of open work that fall to this worker, replicas sharing it evenly.
-    pub(super) load: f64,
-    /// What a look ahead multiplies the load by; 1 on the real board.
-    pub(super) bias: f64,
-}
 
 /// All jobs and seats.
 #[derive(Clone, Debug)]
@@ -106,11 +20,15 @@ pub(super) struct Board {
     /// For each job, the partitions of its epoch that are neither done nor running.
     open: Vec<u64>,
     /// Seconds of open work on each partition, later epochs included.
-    demand: Vec<f64>,
+    pub(super) demand: Vec<f64>,
     /// Jobs of which a unit could start, by descending priority.
-    ready: VecDeque<(f64, u32)>,
+    pub(super) ready: Ready,
+    /// The same for each partition that a fixed order wants next, and those that no order binds.
+    /// Empty where no order is fixed.
+    pub(super) waiting: Vec<Ready>,
+    pub(super) unbound: Ready,
     /// Workers with free slots that take units.
-    free: Vec<u32>,
+    pub(super) free: Vec<u32>,
     /// Units not started, later epochs included, of active jobs.
     pub(super) units_left: u64,
     /// Units that failed on a worker, to be tried elsewhere: job, partition, worker.
@@ -121,7 +39,9 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub(super) fn new(layout: Layout, ring: Option<Ring>) -> Self {
+    /// A board without jobs.
+    pub(super) fn new(layout: Layout, ring: Option<Ring>, orders: Orders) -> Self {
+        let lists = if orders == Orders::Fixed { layout.partitions() } else { 0 };
         Self {
             demand: vec![0.0; layout.partitions()],
             layout: Arc::new(layout),
@@ -129,7 +49,9 @@ impl Board {
             jobs: Vec::new(),
             seats: Vec::new(),
             open: Vec::new(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
+            waiting: vec![Ready::default(); lists],
+            unbound: Ready::default(),
             free: Vec::new(),
             units_left: 0,
             blocked: Vec::new(),
@@ -150,7 +72,9 @@ impl Board {
             seats: self.seats.clone(),
             open: Vec::with_capacity(numbers.len() * words),
             demand: self.demand.clone(),
-            ready: VecDeque::with_capacity(numbers.len()),
+            ready: Ready::default(),
+            waiting: vec![Ready::default(); self.waiting.len()],
+            unbound: Ready::default(),
             free: self.free.clone(),
             units_left: self.units_left,
             blocked: Vec::new(),
@@ -178,6 +102,8 @@ impl Board {
         self.open.clone_from(&other.open);
         self.demand.clone_from(&other.demand);
         self.ready.clone_from(&other.ready);
+        self.waiting.clone_from(&other.waiting);
+        self.unbound.clone_from(&other.unbound);
         self.free.clone_from(&other.free);
         self.units_left = other.units_left;
         self.blocked.clone_from(&other.blocked);
@@ -191,7 +117,7 @@ impl Board {
         for (worker, seat) in self.seats.iter_mut().enumerate() {
             seat.bias = bias((self.jobs.len() + worker) as u32);
         }
-        self.ready.clear();
+        self.clear_ready();
         for job in 0..self.jobs.len() {
             self.jobs[job].bias = bias(job as u32);
             self.jobs[job].ready = false;
@@ -244,7 +170,7 @@ impl Board {
     }
 
     /// Jobs of which a unit could start, with their priorities, in descending order.
-    pub(super) fn ready(&self) -> &VecDeque<(f64, u32)> {
+    pub(super) fn ready(&self) -> &Ready {
         &self.ready
     }
 
@@ -493,116 +419,5 @@ impl Board {
         state.training_left = self.layout.training() as u32;
         state.validation_left = self.layout.validation() as u32;
         state.open_weight = self.layout.epoch_weights().0;
-    }
-
-    /// Adds a job's open units, or takes them away, from the sums over all jobs.
-    fn count(&mut self, job: usize, sign: f64) {
-        let state = self.jobs[job];
-        if !state.active {
-            return;
-        }
-        let later = state.later_epochs;
-        let mut units = 0;
-        for partition in 0..self.layout.partitions() {
-            let times = later + u32::from(self.is_open(job, partition));
-            if times > 0 {
-                let rate = state.rate(self.layout.split(partition));
-                let cost = rate * self.layout.rows(partition) * f64::from(times);
-                self.add_demand(partition, sign * cost);
-                units += u64::from(times);
-            }
-        }
-        if sign > 0.0 {
-            self.units_left += units;
-        } else {
-            self.units_left -= units;
-        }
-    }
-
-    fn add_demand(&mut self, partition: usize, cost: f64) {
-        self.demand[partition] += cost;
-        let holders = self.layout.holders(partition);
-        let share = cost / holders.len().max(1) as f64;
-        for &holder in holders {
-            let holder = holder as usize;
-            self.seats[holder].load += share * self.layout.slowness(holder);
-        }
-    }
-
-    /// Takes in that workers came or went or have another speed.
-    pub(super) fn relayout(&mut self, change: impl FnOnce(&mut Layout)) {
-        change(Arc::make_mut(&mut self.layout));
-        let workers = self.layout.workers();
-        self.seats.resize(workers, Seat { free: 0, load: 0.0, bias: 1.0 });
-        self.recount();
-        let free = |worker: &u32| {
-            self.seats[*worker as usize].free > 0 && self.layout.takes_units(*worker as usize)
-        };
-        self.free = (0..workers as u32).filter(free).collect();
-        self.fresh_workers.clone_from(&self.free);
-    }
-
-    /// Computes all sums anew, which also rids them of rounding errors.
-    pub(super) fn recount(&mut self) {
-        self.demand.fill(0.0);
-        self.units_left = 0;
-        self.ready.clear();
-        for seat in &mut self.seats {
-            seat.load = 0.0;
-        }
-        for job in 0..self.jobs.len() {
-            let open = self.layout.range(Split::Train).filter(|&p| self.is_open(job, p));
-            self.jobs[job].open_weight = open.map(|p| self.layout.weight(p)).sum();
-            self.count(job, 1.0);
-            self.jobs[job].ready = false;
-            self.enqueue(job);
-        }
-    }
-
-    /// Seconds until the job is done at the earliest, from when its running units are: its
-    /// training units one after the other, its validation units side by side.
-    pub(super) fn remaining(&self, job: usize) -> f64 {
-        let state = &self.jobs[job];
-        let later = f64::from(state.later_epochs);
-        let (epoch, _) = self.layout.epoch_weights();
-        let validations = later + f64::from(u8::from(state.validation_left > 0));
-        state.training_rate * (state.open_weight + later * epoch)
-            + state.validation_rate * validations * self.layout.longest_validation()
-    }
-
-    fn enqueue(&mut self, job: usize) {
-        let state = &self.jobs[job];
-        let startable = match state.phase {
-            Phase::Training => state.running == 0,
-            Phase::Validating => self.layout.range(Split::Validation).any(|p| self.is_open(job, p)),
-            Phase::Resting => false,
-        };
-        if !state.active || !startable {
-            return;
-        }
-        let priority = self.remaining(job) * state.weight * state.bias;
-        let at = self.place(priority, job as u32);
-        self.ready.insert(at, (priority, job as u32));
-        self.fresh_jobs.push(job as u32);
-        let state = &mut self.jobs[job];
-        state.priority = priority;
-        state.ready = true;
-    }
-
-    fn dequeue(&mut self, job: usize) {
-        let state = &mut self.jobs[job];
-        if std::mem::take(&mut state.ready) {
-            let priority = state.priority;
-            let at = self.place(priority, job as u32);
-            let removed = self.ready.remove(at);
-            debug_assert_eq!(removed.map(|(_, other)| other), Some(job as u32));
-        }
-    }
-
-    /// The place in the order of those ready: by descending priority, then by number.
-    fn place(&self, priority: f64, job: u32) -> usize {
-        self.ready.partition_point(|&(other, number)| {
-            other > priority || (other == priority && number < job)
-        })
     }
 }

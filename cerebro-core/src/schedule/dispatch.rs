@@ -9,7 +9,8 @@
 //! time", JACM 23(4)), and it makes a Latin square: nobody ever waits. Where one worker is free it
 //! is the longest-remaining-first rule.
 
-use super::board::{Board, NONE, Phase};
+use super::board::Board;
+use super::job::{NONE, Phase};
 use crate::id::Split;
 
 /// A unit to start.
@@ -78,6 +79,8 @@ impl Dispatcher {
                 let worker = board.free()[0];
                 choices.extend(longest_fitting(board, worker));
                 self.looks += 8;
+            } else if board.orders_are_fixed() && soon.is_empty() {
+                newcomers_first(board, choices);
             } else if !soon.is_empty() || free * ready <= PAIRS_PER_NEWCOMER * newcomers {
                 self.matching(board, soon, choices);
             } else {
@@ -136,7 +139,7 @@ impl Dispatcher {
 
     fn list_jobs(&mut self, board: &Board, soon: &[Soon]) {
         self.jobs.clear();
-        for &(urgency, job) in board.ready() {
+        for (urgency, job) in board.ready().iter() {
             let node = JobNode { job, partition: NONE, urgency, can_start: true };
             if board.jobs[job as usize].phase == Phase::Training {
                 self.jobs.push(node);
@@ -263,8 +266,7 @@ impl Dispatcher {
 
 /// The unit of the job with the most left among those that fit the worker.
 fn longest_fitting(board: &Board, worker: u32) -> Option<Choice> {
-    let mut ready = board.ready().iter().map(|&(_, job)| job);
-    let job = ready.find(|&job| board.fits(job as usize, worker as usize))?;
+    let job = board.longest_fitting(worker as usize)?;
     let partition = board.partition_for(job as usize, worker as usize)?;
     Some(Choice { job, partition: partition as u32, worker })
 }

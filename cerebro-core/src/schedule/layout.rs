@@ -154,6 +154,10 @@ impl Layout {
         &self.holders[partition]
     }
 
+    pub(super) fn held(&self, worker: usize) -> &[u32] {
+        &self.workers[worker].held
+    }
+
     pub(super) fn holds(&self, worker: usize, partition: usize) -> bool {
         self.workers[worker].held_bits[partition / 64] >> (partition % 64) & 1 == 1
     }

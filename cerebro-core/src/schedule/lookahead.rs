@@ -13,8 +13,9 @@
 //! Time is spent in proportion to what the units themselves take, and only on the last few thousand
 //! units, so that the scheduler never costs more than a small share of one core.
 
-use super::board::{Board, Done};
+use super::board::Board;
 use super::dispatch::{Choice, Dispatcher, Soon};
+use super::job::Done;
 use super::rotation::Rotation;
 
 /// The most units that are played through.

@@ -24,21 +24,28 @@
 //! # Ok::<(), cerebro_core::schedule::ScheduleError>(())
 //! ```
 
+mod assign;
 mod board;
 mod bound;
 mod cost;
 mod dispatch;
 mod error;
+mod job;
 mod layout;
 mod lookahead;
 mod order;
+mod outcome;
 mod policy;
 mod prefetch;
+mod progress;
+mod ready;
 mod report;
 mod ring;
 mod rotation;
 mod scheduler;
 mod spec;
+mod sums;
+mod waiting;
 
 pub use bound::Bound;
 pub use error::ScheduleError;

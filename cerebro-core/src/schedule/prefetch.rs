@@ -3,7 +3,7 @@
 //! A guess, not a promise: a trial that becomes free meanwhile may be more urgent. It is made when a
 //! worker is given a unit, and again when the trial that was guessed starts elsewhere.
 
-use super::board::NONE;
+use super::job::NONE;
 use super::report::Prefetch;
 use super::scheduler::Scheduler;
 
@@ -17,8 +17,9 @@ pub(super) struct Guesses {
     job_of: Vec<u32>,
     /// For each job, the worker that it is expected on, or `NONE`.
     worker_of: Vec<u32>,
-    /// Workers for which a guess is due.
+    /// Workers for which a guess is due, and for each worker whether it is among them.
     due: Vec<u32>,
+    is_due: Vec<bool>,
 }
 
 impl Guesses {
@@ -30,14 +31,23 @@ impl Guesses {
         if elsewhere != NONE {
             self.job_of[elsewhere as usize] = NONE;
             if elsewhere as usize != worker {
-                self.due.push(elsewhere);
+                self.want(elsewhere);
             }
         }
         let expected = std::mem::replace(&mut self.job_of[worker], NONE);
         if expected != NONE {
             self.worker_of[expected as usize] = NONE;
         }
-        self.due.push(worker as u32);
+        self.want(worker as u32);
+    }
+
+    fn want(&mut self, worker: u32) {
+        if self.is_due.len() <= worker as usize {
+            self.is_due.resize(worker as usize + 1, false);
+        }
+        if !std::mem::replace(&mut self.is_due[worker as usize], true) {
+            self.due.push(worker);
+        }
     }
 
     /// A worker is gone: what was expected there may be expected elsewhere.
@@ -68,8 +78,8 @@ impl Scheduler {
         let mut due = std::mem::take(&mut self.guesses.due);
         let mut prefetches = Vec::new();
         due.sort_unstable();
-        due.dedup();
         for worker in due {
+            self.guesses.is_due[worker as usize] = false;
             if let Some(job) = self.guess(worker as usize) {
                 grow(&mut self.guesses.worker_of, job as usize);
                 self.guesses.worker_of[job as usize] = worker;
@@ -96,7 +106,7 @@ impl Scheduler {
         let expected = |job: u32| {
             self.guesses.worker_of.get(job as usize).is_some_and(|&worker| worker != NONE)
         };
-        let ready = board.ready().iter().map(|&(_, job)| job).take(LOOKS);
+        let ready = board.ready().iter().map(|(_, job)| job).take(LOOKS);
         let mut fitting = ready.filter(|&job| board.fits(job as usize, worker));
         fitting.find(|&job| !expected(job))
     }

@@ -11,8 +11,9 @@
 //! A worker never takes a bundle before the one in front of it is through. So what runs is the
 //! rotation in lock step, or something shorter: units start as soon as their turn has come.
 
-use super::board::{Board, NONE, Phase};
+use super::board::Board;
 use super::dispatch::Choice;
+use super::job::{NONE, Phase};
 use crate::id::Split;
 
 /// The most jobs that are rotated; for more, the longest-remaining-first rule is as good.
@@ -206,7 +207,7 @@ impl Rotation {
 /// Validation units go first: their jobs cannot go on before they are done.
 fn validations(board: &Board, choices: &mut Vec<Choice>) {
     for &worker in board.free() {
-        let validating = board.ready().iter().map(|&(_, job)| job).filter(|&job| {
+        let validating = board.ready().iter().map(|(_, job)| job).filter(|&job| {
             board.jobs[job as usize].phase == Phase::Validating
                 && board.fits(job as usize, worker as usize)
         });

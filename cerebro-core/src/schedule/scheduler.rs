@@ -3,25 +3,22 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::board::{Board, Done, NONE, Phase};
+use super::board::Board;
 use super::bound::Bound;
 use super::cost::Costs;
-use super::dispatch::{Choice, Dispatcher};
+use super::dispatch::Dispatcher;
 use super::error::ScheduleError;
+use super::job::{Done, NONE, Orders, Phase};
 use super::layout::Layout;
-use super::lookahead::{Lookahead, Running};
+use super::lookahead::Lookahead;
 use super::order::OrderLog;
 use super::policy::Policy;
 use super::prefetch::Guesses;
-use super::report::{Assignment, Completion, Failure, Next, Stall};
+use super::report::Stall;
 use super::ring::Ring;
 use super::spec::{PartitionSpec, TrialSpec, WorkerSpec};
 use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
 use crate::seed::{Seed, SeededRng};
-
-/// A change of a rate or a speed that is worth computing all sums anew.
-const RATE_CHANGE: f64 = 0.05;
-const SLOWNESS_CHANGE: f64 = 0.2;
 
 /// The MOP scheduler: a state machine without clock, I/O or threads.
 ///
@@ -30,23 +27,23 @@ const SLOWNESS_CHANGE: f64 = 0.2;
 #[derive(Debug)]
 pub struct Scheduler {
     pub(super) policy: Policy,
-    rng: SeededRng,
+    pub(super) rng: SeededRng,
     /// Training partitions first, then validation; each group in the order of the data set.
     pub(super) partitions: Vec<PartitionSpec>,
-    partition_numbers: HashMap<PartitionId, u32>,
+    pub(super) partition_numbers: HashMap<PartitionId, u32>,
     pub(super) workers: Vec<Worker>,
-    worker_numbers: HashMap<WorkerId, usize>,
+    pub(super) worker_numbers: HashMap<WorkerId, usize>,
     pub(super) trials: Vec<Trial>,
-    trial_numbers: HashMap<TrialId, usize>,
+    pub(super) trial_numbers: HashMap<TrialId, usize>,
     pub(super) board: Board,
     pub(super) costs: Costs,
     /// The scales on which the rates of unmeasured trials rest at present.
-    scales: (f64, f64),
-    dispatcher: Dispatcher,
-    lookahead: Lookahead,
+    pub(super) scales: (f64, f64),
+    pub(super) dispatcher: Dispatcher,
+    pub(super) lookahead: Lookahead,
     pub(super) guesses: Guesses,
-    running: usize,
-    now: Duration,
+    pub(super) running: usize,
+    pub(super) now: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -59,27 +56,27 @@ pub(super) struct Worker {
 /// A unit that runs on a worker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
-    unit: Unit,
+    pub(super) unit: Unit,
     pub(super) trial: usize,
     pub(super) partition: usize,
-    started: Duration,
-    expected: f64,
+    pub(super) started: Duration,
+    pub(super) expected: f64,
 }
 
 /// What is known of a trial beside its place on the board.
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
     pub(super) id: TrialId,
-    stopped: bool,
+    pub(super) stopped: bool,
     /// The current epoch, or, when resting, the next one.
     pub(super) epoch: u32,
     /// The epochs that were asked for in all.
-    epochs: u32,
+    pub(super) epochs: u32,
     pub(super) order: OrderLog,
     /// The order that the current epoch must follow, if the policy fixes one.
-    plan: Vec<u32>,
+    pub(super) plan: Vec<u32>,
     /// Partitions on which units of the current epoch failed, once per failure.
-    failures: Vec<u32>,
+    pub(super) failures: Vec<u32>,
 }
 
 impl Scheduler {
@@ -107,6 +104,10 @@ impl Scheduler {
             }
         }
         let rows = dense.iter().map(|spec| spec.rows as f64).collect();
+        let orders = match policy {
+            Policy::Seeded | Policy::Replay(_) => Orders::Fixed,
+            Policy::Random | Policy::LongestRemainingFirst => Orders::Free,
+        };
         let ring = (policy == Policy::Seeded).then(|| Ring::new(seed, training));
         Ok(Self {
             policy,
@@ -117,7 +118,7 @@ impl Scheduler {
             worker_numbers: HashMap::new(),
             trials: Vec::new(),
             trial_numbers: HashMap::new(),
-            board: Board::new(Layout::new(training, rows), ring),
+            board: Board::new(Layout::new(training, rows), ring, orders),
             costs: Costs::default(),
             scales: (1.0, 1.0),
             dispatcher: Dispatcher::default(),
@@ -312,103 +313,6 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The units that should start now; they count as running from here on.
-    ///
-    /// `now` is the time since any fixed instant. To be called after every other call that can have
-    /// freed a slot or opened a unit. A unit that could start may be held back for one that is
-    /// about to become free, but never while nothing runs.
-    pub fn assign(&mut self, now: Duration) -> Vec<Assignment> {
-        self.now = self.now.max(now);
-        let mut choices = Vec::new();
-        let mut assignments = Vec::new();
-        if self.policy == Policy::LongestRemainingFirst && self.running == 0 {
-            let bound = self.bound_seconds().makespan();
-            let (lookahead, costs) = (&mut self.lookahead, &self.costs);
-            let known = |job| costs.is_known(job);
-            lookahead.consider_rotation(&mut self.dispatcher, &self.board, bound, known);
-        }
-        let looks_ahead = matches!(self.policy, Policy::LongestRemainingFirst | Policy::Seeded);
-        if looks_ahead && self.lookahead.is_wanted(&self.board) {
-            let running = self.running_units();
-            let bound = self.bound_seconds().makespan();
-            let lookahead = &mut self.lookahead;
-            lookahead.choose(&mut self.dispatcher, &self.board, &running, bound, &mut choices);
-            assignments.extend(choices.drain(..).map(|choice| self.start(choice)));
-            return assignments;
-        }
-        loop {
-            if self.policy == Policy::Random {
-                choices.clear();
-                choices.extend(self.draw());
-            } else {
-                self.dispatcher.choose(&mut self.board, &[], &mut choices);
-            }
-            if choices.is_empty() {
-                return assignments;
-            }
-            assignments.extend(choices.drain(..).map(|choice| self.start(choice)));
-        }
-    }
-
-    /// Takes in that a unit is done, and the time that it took.
-    pub fn completed(
-        &mut self,
-        unit: Unit,
-        worker: WorkerId,
-        cost: Duration,
-    ) -> Result<Completion, ScheduleError> {
-        let (worker, attempt) = self.end_attempt(unit, worker)?;
-        let number = attempt.trial;
-        self.learn(number, worker, attempt.partition, cost);
-        if self.trials[number].stopped {
-            self.board.jobs[number].running -= 1;
-            return Ok(Completion::Discarded);
-        }
-        if unit.split == Split::Train {
-            self.board.jobs[number].location = worker as u32;
-            self.trials[number].order.push(attempt.partition as u32);
-        }
-        let done = self.board.complete(number, attempt.partition);
-        self.lookahead.completed(number);
-        if done == Done::Epoch {
-            self.trials[number].epoch += 1;
-            self.trials[number].failures.clear();
-            self.plan_epoch(number);
-        } else {
-            self.refresh_fixed(number);
-        }
-        Ok(match done {
-            Done::Unit => Completion::Unit,
-            Done::Training => Completion::EpochTrained { epoch: unit.epoch },
-            Done::Epoch => {
-                let rests = self.board.jobs[number].phase == Phase::Resting;
-                let next = if rests { Next::Rest } else { Next::Epoch };
-                Completion::EpochCompleted { epoch: unit.epoch, next }
-            }
-        })
-    }
-
-    /// Takes in that a unit failed and left no trace.
-    pub fn failed(&mut self, unit: Unit, worker: WorkerId) -> Result<Failure, ScheduleError> {
-        let (worker, attempt) = self.end_attempt(unit, worker)?;
-        let (number, partition) = (attempt.trial, attempt.partition);
-        if self.trials[number].stopped {
-            self.board.jobs[number].running -= 1;
-            return Ok(Failure::Discarded);
-        }
-        self.board.blocked.push((number as u32, partition as u32, worker as u32));
-        self.reopen(number, partition);
-        let failures = &mut self.trials[number].failures;
-        failures.push(partition as u32);
-        let failures = failures.iter().filter(|&&at| at as usize == partition).count() as u32;
-        let holders = self.board.layout.holders(partition).iter();
-        let fresh = |&&holder: &&u32| {
-            !self.board.blocked.contains(&(number as u32, partition as u32, holder))
-        };
-        let fresh_holders = holders.filter(fresh).count();
-        Ok(Failure::Open { failures, fresh_holders })
-    }
-
     /// The partitions that open units of active trials need and that no worker holds which takes
     /// units.
     pub fn stalled(&self) -> Vec<Stall> {
@@ -459,63 +363,17 @@ impl Scheduler {
         }
     }
 
-    fn training(&self) -> usize {
+    pub(super) fn training(&self) -> usize {
         self.board.layout.training()
     }
 
-    fn start(&mut self, choice: Choice) -> Assignment {
-        let (number, partition, worker) =
-            (choice.job as usize, choice.partition as usize, choice.worker as usize);
-        let spec = self.partitions[partition];
-        let trial = &self.trials[number];
-        let (split, epoch) = (spec.split, trial.epoch);
-        let unit = Unit { trial: trial.id, epoch, split, partition: spec.id };
-        let expected = self.board.estimate(number, partition, worker);
-        self.board.start(number, partition, worker);
-        self.guesses.started(number, worker);
-        let started = self.now;
-        let attempt = Attempt { unit, trial: number, partition, started, expected };
-        self.workers[worker].running.push(attempt);
-        self.running += 1;
-        let maker = self.board.jobs[number].location;
-        let hops = maker != NONE && maker as usize != worker;
-        Assignment {
-            unit,
-            worker: self.workers[worker].id,
-            hop_from: hops.then(|| self.workers[maker as usize].id),
-        }
-    }
-
-    /// Takes a running unit off its slot.
-    fn end_attempt(
-        &mut self,
-        unit: Unit,
-        worker: WorkerId,
-    ) -> Result<(usize, Attempt), ScheduleError> {
-        let unknown = || ScheduleError::NotRunning { unit, worker };
-        let number = *self.worker_numbers.get(&worker).ok_or_else(unknown)?;
-        let running = &mut self.workers[number].running;
-        let at = running.iter().position(|attempt| attempt.unit == unit).ok_or_else(unknown)?;
-        let attempt = running.swap_remove(at);
-        self.running -= 1;
-        self.refresh_slots(number);
-        Ok((number, attempt))
-    }
-
-    fn refresh_slots(&mut self, worker: usize) {
+    pub(super) fn refresh_slots(&mut self, worker: usize) {
         let Worker { slots, running, .. } = &self.workers[worker];
         self.board.set_free(worker, slots.saturating_sub(running.len()) as u32);
     }
 
-    fn reopen(&mut self, trial: usize, partition: usize) {
-        self.board.reopen(trial, partition);
-        self.lookahead.rewind_rotation();
-        self.refresh_fixed(trial);
-        self.give_up_unwanted_epoch(trial);
-    }
-
     /// Lets a trial rest that has all its epochs and nothing done or running of another one.
-    fn give_up_unwanted_epoch(&mut self, number: usize) {
+    pub(super) fn give_up_unwanted_epoch(&mut self, number: usize) {
         let trial = &self.trials[number];
         let job = &self.board.jobs[number];
         let all = self.board.layout.partitions() as u32;
@@ -525,185 +383,7 @@ impl Scheduler {
         }
     }
 
-    fn learn(&mut self, trial: usize, worker: usize, partition: usize, cost: Duration) {
-        let spec = &self.partitions[partition];
-        self.lookahead.earn(cost.as_secs_f64());
-        self.costs.learn(trial, worker, spec.split, spec.rows, cost);
-        self.refresh_rate(trial);
-        let slowness = self.costs.slowness(worker);
-        if differs(slowness, self.board.layout.slowness(worker), SLOWNESS_CHANGE) {
-            self.board.relayout(|layout| layout.set_slowness(worker, slowness));
-        }
-        let scales = self.costs.scales();
-        if differs(scales.0, self.scales.0, SLOWNESS_CHANGE)
-            || differs(scales.1, self.scales.1, SLOWNESS_CHANGE)
-        {
-            self.scales = scales;
-            for trial in 0..self.trials.len() {
-                if !self.costs.is_measured(trial) {
-                    self.refresh_rate(trial);
-                }
-            }
-        }
-    }
-
-    fn refresh_rate(&mut self, trial: usize) {
-        let training = self.costs.rate(trial, Split::Train);
-        let validation = self.costs.rate(trial, Split::Validation);
-        let job = &self.board.jobs[trial];
-        if differs(training, job.training_rate, RATE_CHANGE)
-            || differs(validation, job.validation_rate, RATE_CHANGE)
-        {
-            self.board.change(trial, |job| {
-                job.training_rate = training;
-                job.validation_rate = validation;
-            });
-        }
-    }
-
-    /// Any unit that could start, all with the same chance.
-    fn draw(&mut self) -> Option<Choice> {
-        let mut pairs = Vec::new();
-        for &worker in self.board.free() {
-            let jobs = self.board.ready().iter().map(|&(_, job)| job);
-            let fitting = jobs.filter(|&job| self.board.fits(job as usize, worker as usize));
-            pairs.extend(fitting.map(|job| (job, worker)));
-        }
-        pairs.sort_unstable();
-        let &(job, worker) = pairs.get(self.rng.below(pairs.len() as u64) as usize)?;
-        let layout = &self.board.layout;
-        let split = self.board.jobs[job as usize].split()?;
-        let open = layout.open_here(self.board.open(job as usize), worker as usize, split);
-        let fitting = open.filter(|&p| self.board.fits_on(job as usize, p, worker as usize));
-        let partitions: Vec<usize> = fitting.collect();
-        let drawn = self.rng.below(partitions.len() as u64) as usize;
-        Some(Choice { job, partition: *partitions.get(drawn)? as u32, worker })
-    }
-
-    /// The running units, with the seconds that they still take.
-    fn running_units(&self) -> Vec<Running> {
-        let workers = self.workers.iter().enumerate();
-        let units = workers.flat_map(|(worker, state)| {
-            state.running.iter().map(move |attempt| Running {
-                ends: self.still_takes(attempt),
-                job: attempt.trial as u32,
-                partition: attempt.partition as u32,
-                worker: worker as u32,
-            })
-        });
-        units.collect()
-    }
-
-    /// Seconds that a running unit still takes. One that is late is taken to need a tenth more.
-    pub(super) fn still_takes(&self, attempt: &Attempt) -> f64 {
-        let elapsed = self.now.saturating_sub(attempt.started).as_secs_f64();
-        (attempt.expected - elapsed).max(elapsed * 0.1).min(attempt.expected.max(elapsed * 0.1))
-    }
-
-    /// Sets up the order of a new epoch, if the policy fixes one.
-    fn plan_epoch(&mut self, number: usize) {
-        let trial = &mut self.trials[number];
-        if self.board.jobs[number].phase == Phase::Resting {
-            trial.plan = Vec::new();
-            return;
-        }
-        trial.plan = match &self.policy {
-            Policy::Random | Policy::LongestRemainingFirst | Policy::Seeded => return,
-            Policy::Replay(orders) => {
-                let recorded =
-                    orders.0.get(&trial.id).and_then(|all| all.get(trial.epoch as usize));
-                let visits = recorded.into_iter().flatten();
-                visits
-                    .filter_map(|partition| self.partition_numbers.get(partition).copied())
-                    .collect()
-            }
-        };
-        self.refresh_fixed(number);
-    }
-
-    fn refresh_fixed(&mut self, number: usize) {
-        let plan = &self.trials[number].plan;
-        if !plan.is_empty() {
-            let next = plan.iter().copied().find(|&p| self.board.is_open(number, p as usize));
-            self.board.jobs[number].fixed = next.unwrap_or(NONE);
-        }
-    }
-
-    fn checked_progress(&self, spec: &TrialSpec) -> Result<Progress, ScheduleError> {
-        let given = spec.completed.clone().unwrap_or_default();
-        let inconsistent =
-            |reason: String| ScheduleError::InconsistentProgress { trial: spec.id, reason };
-        let mut visited = Vec::new();
-        let training = self.training();
-        for (epoch, order) in given.epochs.iter().enumerate() {
-            let visits = self.visits(spec.id, order, Split::Train)?;
-            if visits.len() != training {
-                let found = visits.len();
-                return Err(inconsistent(format!(
-                    "epoch {epoch} has {found} of {training} training partitions"
-                )));
-            }
-            visited.extend(visits);
-        }
-        let epochs = given.epochs.len() as u32;
-        let trained = self.visits(spec.id, &given.trained, Split::Train)?;
-        let validated = self.visits(spec.id, &given.validated, Split::Validation)?;
-        if !validated.is_empty() && trained.len() < training {
-            let found = trained.len();
-            return Err(inconsistent(format!(
-                "it was validated in epoch {epochs} after {found} of {training} training partitions"
-            )));
-        }
-        if let Policy::Replay(orders) = &self.policy {
-            let recorded = orders.0.get(&spec.id).map_or(&[][..], Vec::as_slice);
-            let current = recorded.get(epochs as usize).map_or(&[][..], Vec::as_slice);
-            if !recorded.starts_with(&given.epochs) || !current.starts_with(&given.trained) {
-                return Err(inconsistent("it differs from the orders to be replayed".to_owned()));
-            }
-        }
-        Ok(Progress { epochs, visited, trained, validated })
-    }
-
-    /// The dense numbers of partitions that a trial has visited, each at most once.
-    fn visits(
-        &self,
-        trial: TrialId,
-        visited: &[PartitionId],
-        split: Split,
-    ) -> Result<Vec<u32>, ScheduleError> {
-        let mut seen = vec![false; self.partitions.len()];
-        let mut numbers = Vec::with_capacity(visited.len());
-        for &partition in visited {
-            let number = self.partition_number(partition, || format!("the record of {trial}"))?;
-            let twice = std::mem::replace(&mut seen[number as usize], true);
-            if twice || self.partitions[number as usize].split != split {
-                let reason = format!("{partition} is listed twice, or is no {split} partition");
-                return Err(ScheduleError::InconsistentProgress { trial, reason });
-            }
-            numbers.push(number);
-        }
-        Ok(numbers)
-    }
-
-    /// Refuses to train epochs that a replay has no order for.
-    fn check_record(&self, trial: TrialId, needed: u32) -> Result<(), ScheduleError> {
-        let Policy::Replay(orders) = &self.policy else {
-            return Ok(());
-        };
-        let recorded = orders.0.get(&trial).map_or(&[][..], Vec::as_slice);
-        let mut complete = 0;
-        for order in recorded.iter().take(needed as usize) {
-            if self.visits(trial, order, Split::Train)?.len() == self.training() {
-                complete += 1;
-            }
-        }
-        if complete < needed as usize {
-            return Err(ScheduleError::NotRecorded { trial, recorded: complete, needed });
-        }
-        Ok(())
-    }
-
-    fn partition_number(
+    pub(super) fn partition_number(
         &self,
         partition: PartitionId,
         holder: impl Fn() -> String,
@@ -723,19 +403,6 @@ impl Scheduler {
         }
         Ok(number)
     }
-}
-
-/// Progress to resume from, by dense numbers.
-struct Progress {
-    epochs: u32,
-    /// The visits of completed epochs.
-    visited: Vec<u32>,
-    trained: Vec<u32>,
-    validated: Vec<u32>,
-}
-
-fn differs(a: f64, b: f64, by: f64) -> bool {
-    (a - b).abs() > by * a.abs().min(b.abs())
 }
 
 fn seconds(seconds: f64) -> Duration {

@@ -1,0 +1,113 @@
+//! What is to start now.
+
+use std::time::Duration;
+
+use super::dispatch::Choice;
+use super::job::NONE;
+use super::lookahead::Running;
+use super::policy::Policy;
+use super::report::Assignment;
+use super::scheduler::{Attempt, Scheduler};
+use crate::id::Unit;
+
+impl Scheduler {
+    /// The units that should start now; they count as running from here on.
+    ///
+    /// `now` is the time since any fixed instant. To be called after every other call that can have
+    /// freed a slot or opened a unit. A unit that could start may be held back for one that is
+    /// about to become free, but never while nothing runs.
+    pub fn assign(&mut self, now: Duration) -> Vec<Assignment> {
+        self.now = self.now.max(now);
+        let mut choices = Vec::new();
+        let mut assignments = Vec::new();
+        if self.policy == Policy::LongestRemainingFirst && self.running == 0 {
+            let bound = self.bound_seconds().makespan();
+            let (lookahead, costs) = (&mut self.lookahead, &self.costs);
+            let known = |job| costs.is_known(job);
+            lookahead.consider_rotation(&mut self.dispatcher, &self.board, bound, known);
+        }
+        let looks_ahead = matches!(self.policy, Policy::LongestRemainingFirst | Policy::Seeded);
+        if looks_ahead && self.lookahead.is_wanted(&self.board) {
+            let running = self.running_units();
+            let bound = self.bound_seconds().makespan();
+            let lookahead = &mut self.lookahead;
+            lookahead.choose(&mut self.dispatcher, &self.board, &running, bound, &mut choices);
+            assignments.extend(choices.drain(..).map(|choice| self.start(choice)));
+            return assignments;
+        }
+        loop {
+            if self.policy == Policy::Random {
+                choices.clear();
+                choices.extend(self.draw());
+            } else {
+                self.dispatcher.choose(&mut self.board, &[], &mut choices);
+            }
+            if choices.is_empty() {
+                return assignments;
+            }
+            assignments.extend(choices.drain(..).map(|choice| self.start(choice)));
+        }
+    }
+
+    fn start(&mut self, choice: Choice) -> Assignment {
+        let (number, partition, worker) =
+            (choice.job as usize, choice.partition as usize, choice.worker as usize);
+        let spec = self.partitions[partition];
+        let trial = &self.trials[number];
+        let (split, epoch) = (spec.split, trial.epoch);
+        let unit = Unit { trial: trial.id, epoch, split, partition: spec.id };
+        let expected = self.board.estimate(number, partition, worker);
+        self.board.start(number, partition, worker);
+        self.guesses.started(number, worker);
+        let started = self.now;
+        let attempt = Attempt { unit, trial: number, partition, started, expected };
+        self.workers[worker].running.push(attempt);
+        self.running += 1;
+        let maker = self.board.jobs[number].location;
+        let hops = maker != NONE && maker as usize != worker;
+        Assignment {
+            unit,
+            worker: self.workers[worker].id,
+            hop_from: hops.then(|| self.workers[maker as usize].id),
+        }
+    }
+
+    /// Any unit that could start, all with the same chance.
+    fn draw(&mut self) -> Option<Choice> {
+        let mut pairs = Vec::new();
+        for &worker in self.board.free() {
+            let jobs = self.board.ready().iter().map(|(_, job)| job);
+            let fitting = jobs.filter(|&job| self.board.fits(job as usize, worker as usize));
+            pairs.extend(fitting.map(|job| (job, worker)));
+        }
+        pairs.sort_unstable();
+        let &(job, worker) = pairs.get(self.rng.below(pairs.len() as u64) as usize)?;
+        let layout = &self.board.layout;
+        let split = self.board.jobs[job as usize].split()?;
+        let open = layout.open_here(self.board.open(job as usize), worker as usize, split);
+        let fitting = open.filter(|&p| self.board.fits_on(job as usize, p, worker as usize));
+        let partitions: Vec<usize> = fitting.collect();
+        let drawn = self.rng.below(partitions.len() as u64) as usize;
+        Some(Choice { job, partition: *partitions.get(drawn)? as u32, worker })
+    }
+
+    /// The running units, with the seconds that they still take.
+    fn running_units(&self) -> Vec<Running> {
+        let workers = self.workers.iter().enumerate();
+        let units = workers.flat_map(|(worker, state)| {
+            state.running.iter().map(move |attempt| Running {
+                ends: self.still_takes(attempt),
+                job: attempt.trial as u32,
+                partition: attempt.partition as u32,
+                worker: worker as u32,
+            })
+        });
+        units.collect()
+    }
+
+    /// Seconds that a running unit still takes. One that is late is taken to need a tenth more.
+    pub(super) fn still_takes(&self, attempt: &Attempt) -> f64 {
+        let elapsed = self.now.saturating_sub(attempt.started).as_secs_f64();
+        (attempt.expected - elapsed).max(elapsed * 0.1).min(attempt.expected.max(elapsed * 0.1))
+    }
+}

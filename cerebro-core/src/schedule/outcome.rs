@@ -1,0 +1,137 @@
+//! What became of a unit, and what it teaches.
+
+use std::time::Duration;
+
+use super::error::ScheduleError;
+use super::job::{Done, Phase};
+use super::report::{Completion, Failure, Next};
+use super::scheduler::{Attempt, Scheduler};
+use crate::id::{Split, Unit, WorkerId};
+
+/// A change of a rate or a speed that is worth computing all sums anew.
+const RATE_CHANGE: f64 = 0.05;
+const SLOWNESS_CHANGE: f64 = 0.2;
+
+impl Scheduler {
+    /// Takes in that a unit is done, and the time that it took.
+    pub fn completed(
+        &mut self,
+        unit: Unit,
+        worker: WorkerId,
+        cost: Duration,
+    ) -> Result<Completion, ScheduleError> {
+        let (worker, attempt) = self.end_attempt(unit, worker)?;
+        let number = attempt.trial;
+        self.learn(number, worker, attempt.partition, cost);
+        if self.trials[number].stopped {
+            self.board.jobs[number].running -= 1;
+            return Ok(Completion::Discarded);
+        }
+        if unit.split == Split::Train {
+            self.board.jobs[number].location = worker as u32;
+            self.trials[number].order.push(attempt.partition as u32);
+        }
+        let done = self.board.complete(number, attempt.partition);
+        self.lookahead.completed(number);
+        if done == Done::Epoch {
+            self.trials[number].epoch += 1;
+            self.trials[number].failures.clear();
+            self.plan_epoch(number);
+        } else {
+            self.refresh_fixed(number);
+        }
+        Ok(match done {
+            Done::Unit => Completion::Unit,
+            Done::Training => Completion::EpochTrained { epoch: unit.epoch },
+            Done::Epoch => {
+                let rests = self.board.jobs[number].phase == Phase::Resting;
+                let next = if rests { Next::Rest } else { Next::Epoch };
+                Completion::EpochCompleted { epoch: unit.epoch, next }
+            }
+        })
+    }
+
+    /// Takes in that a unit failed and left no trace.
+    pub fn failed(&mut self, unit: Unit, worker: WorkerId) -> Result<Failure, ScheduleError> {
+        let (worker, attempt) = self.end_attempt(unit, worker)?;
+        let (number, partition) = (attempt.trial, attempt.partition);
+        if self.trials[number].stopped {
+            self.board.jobs[number].running -= 1;
+            return Ok(Failure::Discarded);
+        }
+        self.board.blocked.push((number as u32, partition as u32, worker as u32));
+        self.reopen(number, partition);
+        let failures = &mut self.trials[number].failures;
+        failures.push(partition as u32);
+        let failures = failures.iter().filter(|&&at| at as usize == partition).count() as u32;
+        let holders = self.board.layout.holders(partition).iter();
+        let fresh = |&&holder: &&u32| {
+            !self.board.blocked.contains(&(number as u32, partition as u32, holder))
+        };
+        let fresh_holders = holders.filter(fresh).count();
+        Ok(Failure::Open { failures, fresh_holders })
+    }
+
+    /// Takes a running unit off its slot.
+    fn end_attempt(
+        &mut self,
+        unit: Unit,
+        worker: WorkerId,
+    ) -> Result<(usize, Attempt), ScheduleError> {
+        let unknown = || ScheduleError::NotRunning { unit, worker };
+        let number = *self.worker_numbers.get(&worker).ok_or_else(unknown)?;
+        let running = &mut self.workers[number].running;
+        let at = running.iter().position(|attempt| attempt.unit == unit).ok_or_else(unknown)?;
+        let attempt = running.swap_remove(at);
+        self.running -= 1;
+        self.refresh_slots(number);
+        Ok((number, attempt))
+    }
+
+    pub(super) fn reopen(&mut self, trial: usize, partition: usize) {
+        self.board.reopen(trial, partition);
+        self.lookahead.rewind_rotation();
+        self.refresh_fixed(trial);
+        self.give_up_unwanted_epoch(trial);
+    }
+
+    fn learn(&mut self, trial: usize, worker: usize, partition: usize, cost: Duration) {
+        let spec = &self.partitions[partition];
+        self.lookahead.earn(cost.as_secs_f64());
+        self.costs.learn(trial, worker, spec.split, spec.rows, cost);
+        self.refresh_rate(trial);
+        let slowness = self.costs.slowness(worker);
+        if differs(slowness, self.board.layout.slowness(worker), SLOWNESS_CHANGE) {
+            self.board.relayout(|layout| layout.set_slowness(worker, slowness));
+        }
+        let scales = self.costs.scales();
+        if differs(scales.0, self.scales.0, SLOWNESS_CHANGE)
+            || differs(scales.1, self.scales.1, SLOWNESS_CHANGE)
+        {
+            self.scales = scales;
+            for trial in 0..self.trials.len() {
+                if !self.costs.is_measured(trial) {
+                    self.refresh_rate(trial);
+                }
+            }
+        }
+    }
+
+    fn refresh_rate(&mut self, trial: usize) {
+        let training = self.costs.rate(trial, Split::Train);
+        let validation = self.costs.rate(trial, Split::Validation);
+        let job = &self.board.jobs[trial];
+        if differs(training, job.training_rate, RATE_CHANGE)
+            || differs(validation, job.validation_rate, RATE_CHANGE)
+        {
+            self.board.change(trial, |job| {
+                job.training_rate = training;
+                job.validation_rate = validation;
+            });
+        }
+    }
+}
+
+fn differs(a: f64, b: f64, by: f64) -> bool {
+    (a - b).abs() > by * a.abs().min(b.abs())
+}
