@@ -10,6 +10,7 @@ use crate::backend::Backend;
 use crate::id::TrialId;
 use crate::metric::Objective;
 use crate::observe::{Summary, TrialStatus};
+use crate::schedule::VisitOrders;
 use crate::state::State;
 use crate::store::{Archive, Checkpoint};
 
@@ -56,6 +57,16 @@ impl ExperimentResult {
     /// One trial.
     pub fn trial(&self, id: TrialId) -> Option<&TrialRecord> {
         self.trials.get(&id)
+    }
+
+    /// The order in which each trial trained on the partitions, epoch by epoch, as far as epochs were
+    /// completed. Under [`Policy::Replay`](crate::schedule::Policy::Replay) an experiment with the
+    /// same trials trains in it again, to the same bits.
+    pub fn visit_orders(&self) -> VisitOrders {
+        let orders = |trial: &TrialRecord| {
+            trial.history.iter().map(|epoch| epoch.visit_order.clone()).collect()
+        };
+        VisitOrders(self.trials.values().map(|trial| (trial.id, orders(trial))).collect())
     }
 
     /// What was optimised.
