@@ -29,7 +29,7 @@ def inside_environment():
     python = ENVIRONMENT / "bin" / "python"
     if not python.exists():
         venv.create(ENVIRONMENT, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "optuna==5.0.0"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "optuna==5.0.0", "cmaes==0.13.1"], check=True)
     if pathlib.Path(sys.prefix) != ENVIRONMENT:
         sys.exit(subprocess.run([python, __file__, *sys.argv[1:]]).returncode)
 
@@ -132,10 +132,10 @@ PROBLEMS = {
 }
 
 
-def optuna_searches(epochs):
+def optuna_searches(problem, epochs):
     import optuna
     from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
-    from optuna.samplers import RandomSampler, TPESampler
+    from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
 
     def univariate(seed):
         return TPESampler(seed=seed, multivariate=False)
@@ -149,6 +149,8 @@ def optuna_searches(epochs):
         "Optuna TPE, univariate": (univariate, NopPruner),
         "Optuna TPE, multivariate, grouped": (multivariate, NopPruner),
     }
+    if problem in ("branin", "hartmann-6", "rosenbrock-5"):
+        searches["Optuna CMA-ES"] = (lambda seed: CmaEsSampler(seed=seed), NopPruner)
     if epochs > 1:
         halving = lambda: SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
         hyperband = lambda: HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
@@ -226,7 +228,7 @@ def main():
     cache = ROOT / "target" / "search_quality" / f"optuna-{seeds}.json"
     cached = json.loads(cache.read_text()) if cache.exists() and "--cached" in arguments else {}
     for problem, check in checks.items():
-        for name, (sampler, pruner) in optuna_searches(check["epochs"]).items():
+        for name, (sampler, pruner) in optuna_searches(problem, check["epochs"]).items():
             key = f"{problem}/{name}"
             if key not in cached:
                 print(f"{problem}: {name}", file=sys.stderr, flush=True)

@@ -252,7 +252,11 @@ fn no_more_states_are_in_the_store_than_were_told_before_the_run() {
         let retention = Retention::new().last(2).best(2).every(3);
         experiment().search(Asha::new(random, rungs)).epochs(9).retention(retention)
     };
-    for builder in [experiment as fn() -> ExperimentBuilder, population, asha] {
+    let random = || {
+        let random = Random::new(&space(), 60, Seed(3)).unwrap();
+        experiment().search(random).epochs(2).concurrent_trials(3).keep_models(2)
+    };
+    for builder in [experiment as fn() -> ExperimentBuilder, population, asha, random] {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = folder.path().join("checkpoints");
         let most: Arc<AtomicUsize> = Arc::default();
@@ -270,6 +274,8 @@ fn no_more_states_are_in_the_store_than_were_told_before_the_run() {
         let most = most.load(Ordering::Relaxed);
         assert!(most > 0 && most <= bound, "{most} States, and {bound} were told");
     }
+    // Trials that ended leave nothing, but for the best of them.
+    assert_eq!(random().build().unwrap().most_states(), Some(2 * 3 * (2 + 3) + 2 * 2));
 }
 
 #[test]

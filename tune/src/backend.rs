@@ -165,7 +165,9 @@ impl Place {
                     })?;
                     builder = builder.security(Security::MutualTls(certificates));
                 }
-                Ok(Arc::new(builder.build()?))
+                let backend = builder.build()?;
+                eprintln!("listening     {}, for workers to dial in", backend.address());
+                Ok(Arc::new(backend))
             }
         }
     }

@@ -1,8 +1,8 @@
 //! `[search]` and `[stop]`: which Configs are tried, which trials go on, and when it is over.
 
 use cerebro_core::search::{
-    Asha, BracketSizes, Grid, Hyperband, MedianStopping, Population, QuasiRandom, Random, Rungs,
-    SearchError, StopRule, StopWhen, SuccessiveHalving, Tpe,
+    Asha, BracketSizes, CmaEs, Grid, Hyperband, MedianStopping, Population, QuasiRandom, Random,
+    Rungs, SearchError, StopRule, StopWhen, SuccessiveHalving, Tpe,
 };
 use cerebro_core::{Config, Search, Seed, Space};
 
@@ -26,6 +26,7 @@ enum Kind {
     Random,
     QuasiRandom,
     Tpe,
+    CmaEs,
     Asha,
     SuccessiveHalving,
     Hyperband,
@@ -34,12 +35,13 @@ enum Kind {
     Population,
 }
 
-const KINDS: [(&str, Kind); 11] = [
+const KINDS: [(&str, Kind); 12] = [
     ("grid", Kind::Grid),
     ("list", Kind::List),
     ("random", Kind::Random),
     ("quasi_random", Kind::QuasiRandom),
     ("tpe", Kind::Tpe),
+    ("cma_es", Kind::CmaEs),
     ("asha", Kind::Asha),
     ("successive_halving", Kind::SuccessiveHalving),
     ("hyperband", Kind::Hyperband),
@@ -83,6 +85,10 @@ pub fn read(table: &Table<'_>, setting: Setting<'_>) -> Result<Box<dyn Search>, 
         Kind::Tpe => {
             keys(&["trials", "multivariate", "startup", "random_share"], false)?;
             tpe(table, setting, trials()?)
+        }
+        Kind::CmaEs => {
+            keys(&["trials", "population", "compared_after"], false)?;
+            cma_es(table, setting, trials()?)
         }
         Kind::Asha => {
             keys(&["trials", "over"], true)?;
@@ -157,6 +163,18 @@ fn tpe(table: &Table<'_>, setting: Setting<'_>, trials: u64) -> Result<Box<dyn S
     }
     if let Some(share) = table.optional("random_share")? {
         search = search.with_random_share(share).map_err(|error| at(table, &error))?;
+    }
+    Ok(boxed(search))
+}
+
+fn cma_es(table: &Table<'_>, setting: Setting<'_>, trials: u64) -> Result<Box<dyn Search>, Fault> {
+    let wrong = |error: SearchError| at(table, &error);
+    let mut search = CmaEs::new(setting.space, trials, setting.seed).map_err(wrong)?;
+    if let Some(results) = table.optional("population")? {
+        search = search.with_population(results).map_err(wrong)?;
+    }
+    if let Some(epochs) = table.optional("compared_after")? {
+        search = search.compared_after(epochs).map_err(wrong)?;
     }
     Ok(boxed(search))
 }

@@ -360,6 +360,28 @@ fn every_kind_of_search_can_be_asked_for() {
 }
 
 #[test]
+fn a_search_for_numbers_is_refused_a_space_with_choices_and_takes_others() {
+    let search = "kind = \"cma_es\"\ntrials = 40\npopulation = 8\ncompared_after = 1";
+    refuses(
+        "kind = \"random\"\ntrials = 4",
+        search,
+        "[search]",
+        &["`hidden` is a choice", "the search `tpe` takes every space"],
+    );
+    let numbers = "[space]\nlearning_rate = { loguniform = [1e-3, 1e-1] }\n\
+                   momentum = { uniform = [0.0, 0.9] }\n\n[search]";
+    let file = file();
+    let (start, end) = (file.find("[space]").unwrap(), file.find("[search]").unwrap());
+    let text = file
+        .replace(&file[start..end], &numbers.replace("[search]", ""))
+        .replace("hidden = \"hidden\"", "hidden = [16]")
+        .replace("[space]", "[model.defaults]\noptimizer = \"sgd\"\nbatch_size = 16\n\n[space]")
+        .replace("kind = \"random\"\ntrials = 4", search);
+    let folder = tempfile::tempdir().unwrap();
+    Plan::parse("digits.toml", &text, folder.path()).unwrap();
+}
+
+#[test]
 fn the_file_that_is_shipped_is_in_order() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/digits.toml");
     let folder = tempfile::tempdir().unwrap();

@@ -9,8 +9,8 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use cerebro_core::search::{
-    Asha, Ask, BracketSizes, Decision, EpochReport, Hyperband, MedianStopping, QuasiRandom, Random,
-    Rungs, Search, SearchError, Tpe,
+    Asha, Ask, BracketSizes, CmaEs, Decision, EpochReport, Hyperband, MedianStopping, QuasiRandom,
+    Random, Rungs, Search, SearchError, Tpe,
 };
 use cerebro_core::{Config, Seed, TrialId};
 use problems::{Problem, observed};
@@ -56,6 +56,11 @@ fn searches(problem: &Problem) -> Vec<(&'static str, Make)> {
         }),
         ("TPE, multivariate", |problem, seed| Ok(Box::new(multivariate(problem, seed)?))),
     ];
+    if CmaEs::new(&problem.space, MANY, Seed(0)).is_ok() {
+        searches.push(("CMA-ES", |problem, seed| {
+            Ok(Box::new(CmaEs::new(&problem.space, MANY, seed)?))
+        }));
+    }
     if problem.max_epochs > 1 {
         let more: [(&'static str, Make); 5] = [
             ("ASHA, random", |problem, seed| {

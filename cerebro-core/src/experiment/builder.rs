@@ -64,10 +64,16 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// How many States are in the store at once at most, if the search knows its trials.
-    pub(super) fn most_states(&self, search: &dyn Search) -> Option<u64> {
-        let epochs = search.max_epochs().map_or(self.epochs, |most| most.min(self.epochs));
-        Some(search.planned()?.saturating_mul(self.retention.most_states(epochs)))
+    /// How many States of `trials` trials of `epochs` epochs are in the store at once at most, of which
+    /// no more than `under_way` have not ended, if there is a limit.
+    pub(super) fn most_states(&self, trials: u64, epochs: u32, under_way: Option<u64>) -> u64 {
+        let each = self.retention.most_states(epochs);
+        let all = trials.saturating_mul(each);
+        let Some(under_way) = under_way else { return all };
+        // As many may have just ended: their States stay until the record that says so is safe.
+        let lately = under_way.saturating_mul(2).saturating_mul(each);
+        let kept = (self.kept_models as u64).min(trials) * self.retention.staying_states(epochs);
+        all.min(lately.saturating_add(kept))
     }
 }
 
@@ -83,11 +89,16 @@ impl Experiment {
     }
 
     /// How many States are in the store at once at most, if the search knows how many trials there
-    /// will be; those of trials that a person adds are not counted. Times the size of the largest
+    /// will be; those of trials that a person adds are not counted. With few
+    /// [`concurrent_trials`](ExperimentBuilder::concurrent_trials) and a search that pauses none, that is
+    /// much less than all trials have. Times the size of the largest
     /// State, this bounds what checkpoints take of the disk, which is told as
     /// [`Event::StoreBound`](crate::observe::Event::StoreBound).
     pub fn most_states(&self) -> Option<u64> {
-        self.setup.most_states(&*self.search)
+        let (setup, search) = (&self.setup, &self.search);
+        let epochs = search.max_epochs().map_or(setup.epochs, |most| most.min(setup.epochs));
+        let room = setup.concurrency.filter(|_| !search.keeps_trials_waiting());
+        Some(setup.most_states(search.planned()?, epochs, room.map(|room| room as u64)))
     }
 
     /// Runs the experiment on `backend` to its end.

@@ -185,14 +185,15 @@ pub enum ControlError {
     },
     /// A State to start from that there is not.
     #[error(
-        "{trial} cannot be cloned with its weights: {reason}; start the clone cold, or keep the \
-         States of more trials by `ExperimentBuilder::keep_models`"
+        "{trial} cannot be cloned with its weights: {reason}; start the clone cold, or {remedy}"
     )]
     NoState {
         /// The trial.
         trial: TrialId,
         /// Why there is none.
         reason: &'static str,
+        /// What else can be done.
+        remedy: &'static str,
     },
     /// Epochs that are trained already.
     #[error("a trial has {present} epochs already; it can be extended to more, not to {asked}")]

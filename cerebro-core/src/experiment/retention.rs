@@ -61,9 +61,14 @@ impl Retention {
     /// to stay, one that is being written, one that it took over or that another is about to, and one that
     /// is not needed any more but stays until the record that says so is safe.
     pub fn most_states(&self, epochs: u32) -> u64 {
+        self.staying_states(epochs) + 3
+    }
+
+    /// How many States of a trial of `epochs` epochs stay when it has ended, at most.
+    pub(super) fn staying_states(&self, epochs: u32) -> u64 {
         let every = self.every.map_or(0, |every| u64::from(epochs / every));
         let stay = self.last as u64 + self.best as u64 + every;
-        stay.min(u64::from(epochs)) + 3
+        stay.min(u64::from(epochs))
     }
 
     /// Whether this asks for nothing that is not kept anyway.

@@ -66,6 +66,10 @@ impl Search for Grid {
         })
     }
 
+    fn keeps_trials_waiting(&self) -> bool {
+        false
+    }
+
     fn ignores_results(&self) -> bool {
         true
     }

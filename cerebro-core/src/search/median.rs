@@ -142,6 +142,10 @@ impl<S: Search> Search for MedianStopping<S> {
         self.inner.may_take_over(source)
     }
 
+    fn keeps_trials_waiting(&self) -> bool {
+        self.inner.keeps_trials_waiting()
+    }
+
     fn space(&self) -> Option<&Space> {
         self.inner.space()
     }

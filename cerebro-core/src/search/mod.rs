@@ -14,6 +14,7 @@
 //! | [`Random`] | independent draws |
 //! | [`QuasiRandom`] | draws that cover the space evenly; better than random for the same price |
 //! | [`Tpe`] | learns from the results where good Configs are; multivariate in most cases |
+//! | `CmaEs` | adapts a normal density to numbers that depend on each other, with hundreds of trials to spend (feature `cma-es`) |
 //!
 //! | To save epochs, around one of those | |
 //! | --- | --- |
@@ -110,6 +111,8 @@
 //! ```
 
 mod asha;
+#[cfg(feature = "cma-es")]
+mod cma;
 mod error;
 mod grid;
 mod halving;
@@ -131,6 +134,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use asha::Asha;
+#[cfg(feature = "cma-es")]
+pub use cma::CmaEs;
 pub use error::SearchError;
 pub use grid::Grid;
 pub use halving::SuccessiveHalving;
@@ -212,6 +217,14 @@ pub trait Search: Send + fmt::Debug {
         false
     }
 
+    /// Whether the search may [pause](Decision::Pause) trials, or let ended ones be
+    /// [taken over](Search::may_take_over): then any number of trials may have States that are needed, and
+    /// else only those under way do, which the bound of the store is for. `true` by default, which is
+    /// right for every search.
+    fn keeps_trials_waiting(&self) -> bool {
+        true
+    }
+
     /// The space that Configs are taken from, if there is one: what a user adds is to be in it.
     fn space(&self) -> Option<&Space> {
         None
@@ -280,6 +293,10 @@ impl Search for Box<dyn Search> {
 
     fn ignores_results(&self) -> bool {
         self.as_ref().ignores_results()
+    }
+
+    fn keeps_trials_waiting(&self) -> bool {
+        self.as_ref().keeps_trials_waiting()
     }
 
     fn space(&self) -> Option<&Space> {

@@ -63,6 +63,10 @@ impl Search for QuasiRandom {
         Ok(())
     }
 
+    fn keeps_trials_waiting(&self) -> bool {
+        false
+    }
+
     fn ignores_results(&self) -> bool {
         true
     }

@@ -59,6 +59,10 @@ impl Search for Random {
         Ok(())
     }
 
+    fn keeps_trials_waiting(&self) -> bool {
+        false
+    }
+
     fn ignores_results(&self) -> bool {
         true
     }

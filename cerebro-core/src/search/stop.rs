@@ -158,6 +158,10 @@ impl<S: Search> Search for StopWhen<S> {
         self.watch.over.is_none() && self.inner.may_take_over(source)
     }
 
+    fn keeps_trials_waiting(&self) -> bool {
+        self.inner.keeps_trials_waiting()
+    }
+
     fn space(&self) -> Option<&Space> {
         self.inner.space()
     }

@@ -37,8 +37,15 @@ impl Driver {
         let Some(planned) = self.ledger.search.planned() else { return };
         // A person may have added some.
         let trials = planned.max(self.ledger.trials.len() as u64);
-        let of_each = self.experiment.retention.most_states(self.ledger.epochs());
-        let states = trials.saturating_mul(of_each);
+        let under_way = (!self.ledger.search.keeps_trials_waiting()).then(|| {
+            let held = self.ledger.trials.values().filter(|trial| trial.held).count();
+            self.room().max(self.ledger.active()) as u64 + held as u64
+        });
+        let states = self.experiment.most_states(trials, self.ledger.epochs(), under_way);
+        if (states, state_bytes) == self.told_bound {
+            return;
+        }
+        self.told_bound = (states, state_bytes);
         tracing::info!("the store will hold {states} States of {state_bytes} bytes at most");
         self.tell(Event::StoreBound { states, state_bytes });
     }

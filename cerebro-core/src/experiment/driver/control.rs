@@ -75,6 +75,8 @@ impl Driver {
         let answer = match *command {
             Command::PauseTrial { trial } => {
                 self.scheduler.pause(trial)?;
+                // Its place is free, and its States stay.
+                self.tell_store_bound();
                 self.changed(trial, before.as_ref())
             }
             Command::ResumeTrial { trial } => {
@@ -88,6 +90,7 @@ impl Driver {
             Command::AddTrial { .. } | Command::CloneTrial { .. } => {
                 let config = Arc::clone(&self.ledger.trials[&new].record.config);
                 self.add_trial(new, &config)?;
+                self.tell_store_bound();
                 if self.ledger.trials[&new].takeover.is_some() {
                     self.take_over(new);
                 }

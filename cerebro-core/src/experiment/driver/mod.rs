@@ -83,6 +83,8 @@ pub(super) struct Driver {
     wall: Option<WallTime>,
     /// The size of the largest State that is known, in bytes.
     largest_state: u64,
+    /// The bound of the store as it was told last: States, and bytes of each.
+    told_bound: (u64, u64),
     begun: Instant,
     summary: Summary,
 }

@@ -69,6 +69,7 @@ impl Driver {
             stopping: false,
             wall: None,
             largest_state: 0,
+            told_bound: (0, 0),
             begun,
             summary,
         };

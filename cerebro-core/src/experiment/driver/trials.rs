@@ -18,14 +18,19 @@ use crate::store::Record;
 const ROOM: usize = 16;
 
 impl Driver {
-    /// Asks the search for trials as long as there is room.
-    pub(super) fn start_trials(&mut self) -> Result<(), Interruption> {
+    /// How many trials are under way at once.
+    pub(super) fn room(&self) -> usize {
         let slots: usize = self.workers.values().sum();
         let usual = match self.experiment.policy {
             Policy::Seeded if !self.ledger.search.ignores_results() => ROOM,
             _ => (4 * slots).max(ROOM),
         };
-        let room = self.experiment.concurrency.unwrap_or(usual);
+        self.experiment.concurrency.unwrap_or(usual)
+    }
+
+    /// Asks the search for trials as long as there is room.
+    pub(super) fn start_trials(&mut self) -> Result<(), Interruption> {
+        let room = self.room();
         while self.ledger.asking && self.ledger.active() < room {
             let next = TrialId(self.ledger.trials.len() as u64);
             let answer = self.ledger.search.ask(next);

@@ -162,7 +162,7 @@ impl Ledger {
 
     /// The version of the State that a clone starts from, if it starts from one.
     fn start_version(&self, id: TrialId, start: Start) -> Result<Option<u64>, ControlError> {
-        let refused = |reason| Err(ControlError::NoState { trial: id, reason });
+        let refused = |reason, remedy| Err(ControlError::NoState { trial: id, reason, remedy });
         let record = &self.trials[&id].record;
         let epoch = match start {
             Start::Cold => return Ok(None),
@@ -170,9 +170,19 @@ impl Ledger {
             Start::Best => record.best_epoch(),
         };
         match epoch {
-            None => refused("it has not completed an epoch with a finite value"),
+            None if record.status.is_final() => {
+                refused("it has completed no epoch with a finite value", "clone a trial that has")
+            }
+            None => refused(
+                "it has not completed an epoch with a finite value yet",
+                "wait until it has",
+            ),
             Some(epoch) if self.needed(id).contains(epoch.version) => Ok(Some(epoch.version)),
-            Some(_) => refused("the State after that epoch was not kept"),
+            Some(_) => refused(
+                "the State after that epoch was not kept",
+                "have those of more trials kept from the beginning: `ExperimentBuilder::keep_models`, \
+                 `keep_models` in an experiment's file",
+            ),
         }
     }
 

@@ -197,6 +197,10 @@ impl Search for Tpe {
         Ok(())
     }
 
+    fn keeps_trials_waiting(&self) -> bool {
+        false
+    }
+
     fn space(&self) -> Option<&Space> {
         Some(&self.space)
     }
