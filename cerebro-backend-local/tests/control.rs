@@ -403,7 +403,7 @@ fn a_controlled_experiment_that_is_stopped_and_resumed_replays_what_was_asked() 
     let result = run(experiment(4, 6).resume(folder.path()));
     assert_eq!((result.trials().count(), result.summary().completed), (7, 7));
     assert!(result.trials().all(|trial| trial.history.len() == 8));
-    let inherited = result.trial(clone).unwrap().inherited[0];
+    let inherited = &result.trial(clone).unwrap().inherited[0];
     let source = result.trial(inherited.source).unwrap();
     let epochs = u64::from(inherited.source_epoch.unwrap()) + 8;
     // The last epoch of a tally is its best.

@@ -157,7 +157,7 @@ fn conclude(
     let mut files: Vec<PathBuf> = Vec::new();
     if output.export {
         let state = block_on(result.state(best.id))?;
-        files.push(trainer.export(&best.config, &state)?.save(&output.folder, "best")?);
+        files.push(trainer.export(best.best_config(), &state)?.save(&output.folder, "best")?);
         files.push(output.folder.join("best.safetensors"));
     }
     let others = [
@@ -173,12 +173,12 @@ fn conclude(
             "event": "result",
             "best": best.id,
             "value": best.best_value(),
-            "config": best.config,
+            "config": best.best_config(),
             "files": files,
         }))?;
         return Ok(());
     }
-    println!("best model    {} with {}", best.id, best.config);
+    println!("best model    {} with {}", best.id, best.best_config());
     for file in files {
         println!("wrote         {}", file.display());
     }

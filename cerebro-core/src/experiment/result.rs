@@ -79,7 +79,8 @@ impl ExperimentResult {
         &self.summary
     }
 
-    /// The State of `trial` after its best epoch.
+    /// The State of `trial` after its best epoch, which is of its
+    /// [`best_config`](TrialRecord::best_config).
     pub async fn state(&self, trial: TrialId) -> Result<State, ExperimentError> {
         let not_kept = |reason: String| ExperimentError::NotKept { trial, reason };
         let record =

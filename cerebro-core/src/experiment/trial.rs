@@ -33,7 +33,8 @@ pub struct EpochRecord {
 pub struct TrialRecord {
     /// The trial.
     pub id: TrialId,
-    /// Its Config.
+    /// Its Config, which is another one than at first if it took over that of a better trial: see
+    /// [`best_config`](Self::best_config).
     pub config: Arc<Config>,
     /// Its seed: of its initial weights and of all its passes.
     pub seed: Seed,
@@ -53,7 +54,7 @@ pub struct TrialRecord {
 }
 
 /// A State that a trial took over from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InheritedState {
     /// The epochs that the trial had completed by then.
     pub epoch: u32,
@@ -61,12 +62,26 @@ pub struct InheritedState {
     pub source: TrialId,
     /// The epoch of that trial after which it had this State; none if it had itself taken it over.
     pub source_epoch: Option<u32>,
+    /// The Config that the trial had until then.
+    #[serde(default)]
+    pub config_before: Arc<Config>,
 }
 
 impl TrialRecord {
     /// The epoch with the best value of the objective.
     pub fn best_epoch(&self) -> Option<&EpochRecord> {
         self.best.and_then(|index| self.history.get(index))
+    }
+
+    /// The Config with which it trained an epoch.
+    pub fn config_of(&self, epoch: u32) -> &Arc<Config> {
+        let later = self.inherited.iter().find(|inherited| inherited.epoch >= epoch);
+        later.map_or(&self.config, |inherited| &inherited.config_before)
+    }
+
+    /// The Config with which it trained its best epoch: that of the State which is kept.
+    pub fn best_config(&self) -> &Arc<Config> {
+        self.best_epoch().map_or(&self.config, |best| self.config_of(best.epoch))
     }
 
     /// The best value of the objective, over all epochs so far.

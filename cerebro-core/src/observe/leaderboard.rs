@@ -119,7 +119,7 @@ impl From<&ExperimentResult> for Leaderboard {
             trial: trial.id,
             best: trial.best_epoch().map(|epoch| (epoch.value, epoch.epoch)),
             status: trial.status.clone(),
-            config: Config::clone(&trial.config),
+            config: Config::clone(trial.best_config()),
         });
         Leaderboard::new(result.objective().clone(), standings)
     }

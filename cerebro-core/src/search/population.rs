@@ -36,6 +36,10 @@ struct Member {
     config: Config,
     /// Of the State that it has.
     latest: Option<Loss>,
+    /// Whether it has just taken over and not trained since: nobody takes over from it before that,
+    /// since its State may still be the one that it gave up.
+    #[serde(default)]
+    inherits: bool,
 }
 
 /// A member of a [`Population`] took over the State and the Config of another.
@@ -121,12 +125,13 @@ impl Population {
         ranking.sort_unstable();
         let count = ((ranking.len() as f64 * TRUNCATION).ceil() as usize).min(ranking.len() / 2);
         let worst = &ranking[ranking.len() - count..];
-        let best = &ranking[..count];
+        let own = |(_, id): &&(Loss, TrialId)| !self.members[id].inherits;
+        let best: Vec<&(Loss, TrialId)> = ranking.iter().filter(own).take(count).collect();
         if !worst.iter().any(|(_, other)| *other == trial) {
             return None;
         }
-        let (loss, source) = best[rng.below(count as u64) as usize];
-        loss.is_known().then_some(source)
+        let (loss, source) = **best.get(rng.below(count as u64) as usize)?;
+        (loss.is_known() && source != trial).then_some(source)
     }
 
     fn explore(&self, source: &Config, rng: &mut SeededRng) -> Config {
@@ -180,7 +185,8 @@ impl Search for Population {
         }
         let config = quasi::point(&self.space, self.seed, self.started);
         self.started += 1;
-        self.members.insert(next, Member { config: config.clone(), latest: None });
+        let member = Member { config: config.clone(), latest: None, inherits: false };
+        self.members.insert(next, member);
         Ask::Start(config)
     }
 
@@ -192,15 +198,16 @@ impl Search for Population {
         let trial = report.trial;
         let Some(member) = self.members.get_mut(&trial) else { return Decision::Continue };
         member.latest = Some(Loss::new(report.loss()));
+        member.inherits = false;
         if report.epoch >= report.max_epochs || !report.epoch.is_multiple_of(self.interval) {
             return Decision::Continue;
         }
         let indices = [trial.0, u64::from(report.epoch)];
         let mut rng = self.seed.derive("search.population", &indices).rng();
         let Some(source) = self.source(trial, &mut rng) else { return Decision::Continue };
-        let Member { config, latest } = self.members[&source].clone();
+        let Member { config, latest, .. } = self.members[&source].clone();
         let config = self.explore(&config, &mut rng);
-        self.members.insert(trial, Member { config: config.clone(), latest });
+        self.members.insert(trial, Member { config: config.clone(), latest, inherits: true });
         let epoch = report.epoch;
         self.lineage.push(Inheritance { trial, epoch, source, config: config.clone() });
         Decision::Exploit { source, config }
@@ -286,6 +293,23 @@ mod tests {
         assert_eq!(population.lineage().len(), before + 1);
         assert_eq!((last.trial, last.epoch, last.source), (TrialId(9), 1, source));
         assert_eq!(last.config, config);
+    }
+
+    #[test]
+    fn nobody_takes_over_from_a_member_that_has_just_done_so_itself() {
+        let (mut population, _) = started(10);
+        for trial in 0..9 {
+            population.tell(&report(trial, 1, 9.0 - trial as f64));
+        }
+        // From now on member 9 has the loss of one of the best, whose State it may not have yet.
+        assert!(matches!(population.tell(&report(9, 1, 50.0)), Decision::Exploit { .. }));
+        for seed in 0..50 {
+            let source = population.source(TrialId(0), &mut Seed(seed).rng());
+            assert!(source.is_none_or(|source| source != TrialId(9)), "of a State that it gave up");
+        }
+        population.tell(&report(9, 2, 0.5));
+        let sources = (0..50).map(|seed| population.source(TrialId(0), &mut Seed(seed).rng()));
+        assert!(sources.flatten().any(|source| source == TrialId(9)), "it has trained since");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a person may ask, and what it does to the [`Ledger`].
 
-use super::{Ledger, Trial};
+use std::sync::Arc;
+
+use super::{Ledger, Trial, TrialRecord};
 use crate::config::Config;
 use crate::experiment::command::{Command, ControlError, Start};
 use crate::id::TrialId;
@@ -48,9 +50,15 @@ impl Ledger {
     pub(in crate::experiment) fn new_config(&self, command: &Command) -> Config {
         match command {
             Command::AddTrial { config } => config.clone(),
-            Command::CloneTrial { trial, changes, .. } => {
-                let source = self.trials.get(trial).map(|source| &*source.record.config);
-                self.changed(source.unwrap_or(&Config::new()), changes)
+            Command::CloneTrial { trial, changes, start } => {
+                let config = |record: &TrialRecord| match (start, record.history.last()) {
+                    (Start::Best, _) => Arc::clone(record.best_config()),
+                    // That of the State, which may be of before the trial took over another's.
+                    (Start::Latest, Some(last)) => Arc::clone(record.config_of(last.epoch)),
+                    _ => Arc::clone(&record.config),
+                };
+                let source = self.trials.get(trial).map(|source| config(&source.record));
+                self.changed(&source.unwrap_or_default(), changes)
             }
             _ => Config::new(),
         }

@@ -419,11 +419,13 @@ impl Ledger {
         });
         let Some(trial) = self.trials.get_mut(&id) else { return };
         let Some(takeover) = trial.takeover.take() else { return };
-        trial.record.config = Arc::new(takeover.config.clone());
+        let config = Arc::new(takeover.config.clone());
+        let config_before = std::mem::replace(&mut trial.record.config, config);
         trial.record.inherited.push(InheritedState {
             epoch: trial.record.history.len() as u32,
             source: takeover.source,
             source_epoch,
+            config_before,
         });
         trial.version = version;
         trial.told_version = version;

@@ -64,7 +64,9 @@ pub(super) struct Absence {
 
 #[derive(Debug)]
 pub(super) struct TrialHistory {
-    pub(super) config: Config,
+    config: Config,
+    /// The Config of its best epoch, if it has taken over another one since.
+    best_config: Option<Config>,
     pub(super) parent: Option<TrialId>,
     pub(super) status: TrialStatus,
     pub(super) started: Duration,
@@ -72,6 +74,13 @@ pub(super) struct TrialHistory {
     pub(super) best: Option<(f64, u32)>,
     pub(super) curve: Vec<EpochPoint>,
     pub(super) exploits: Vec<(Duration, TrialId)>,
+}
+
+impl TrialHistory {
+    /// The Config that its best value is of.
+    pub(super) fn config(&self) -> &Config {
+        self.best_config.as_ref().unwrap_or(&self.config)
+    }
 }
 
 #[derive(Debug)]
@@ -202,6 +211,7 @@ impl History {
             Event::TrialStarted { trial, config, parent, .. } => {
                 let history = TrialHistory {
                     config: config.clone(),
+                    best_config: None,
                     parent: *parent,
                     status: TrialStatus::Running,
                     started: at,
@@ -218,7 +228,10 @@ impl History {
             Event::TrialExploited { trial, source, config } => {
                 if let Some(trial) = self.trials.get_mut(trial) {
                     trial.exploits.push((at, *source));
-                    trial.config = config.clone();
+                    let before = std::mem::replace(&mut trial.config, config.clone());
+                    if trial.best.is_some() {
+                        trial.best_config.get_or_insert(before);
+                    }
                 }
             }
             Event::TrialStatus { trial, status } => self.status(at, *trial, status),
@@ -247,19 +260,27 @@ impl History {
 
     /// A trial of an earlier run of the experiment; what it did before is shown as of now.
     fn taken_up(&mut self, at: Duration, record: &TrialRecord) {
+        let later = record.inherited.iter().filter(|inherited| inherited.epoch > 0);
         let history = TrialHistory {
             config: Config::clone(&record.config),
+            best_config: None,
             parent: record.parent,
             status: TrialStatus::Running,
             started: at,
             ended: None,
             best: None,
             curve: Vec::new(),
-            exploits: Vec::new(),
+            // A clone's first State is its parent's, which is shown as such.
+            exploits: later.map(|inherited| (at, inherited.source)).collect(),
         };
         self.trials.insert(record.id, history);
         for EpochRecord { epoch, train, validation, value, .. } in &record.history {
             self.epoch(at, record.id, *epoch, [train, validation], *value);
+        }
+        if let Some(trial) = self.trials.get_mut(&record.id)
+            && record.best_config() != &record.config
+        {
+            trial.best_config = Some(Config::clone(record.best_config()));
         }
         self.status(at, record.id, &record.status);
     }
@@ -339,6 +360,7 @@ impl History {
         let better = |best: f64| self.objective.best_first(value, best).is_lt();
         if trial.best.map_or(value.is_finite(), |(best, _)| better(best)) {
             trial.best = Some((value, epoch));
+            trial.best_config = None;
         }
         if value.is_finite() && self.summary.best.is_none_or(|(_, best, _)| better(best)) {
             self.summary.best = Some((id, value, epoch));
@@ -442,6 +464,30 @@ mod tests {
         assert_eq!(shown.best, Some((2.0, epochs + 1)));
         assert_eq!(shown.ended, Some(last + Duration::from_secs(2)));
         assert_eq!((history.summary.completed, history.epochs), (completed, epochs + 1));
+    }
+
+    #[test]
+    fn the_config_that_is_shown_is_that_of_the_best_epoch() {
+        let mut history = history(usize::MAX);
+        let (trial, source) = (TrialId(0), TrialId(1));
+        let before = history.trials[&trial].config().clone();
+        let config = before.clone().with("learning_rate", 0.5);
+        let mut observe = |event| {
+            history.observe(Duration::from_secs(100), &event);
+            history.trials[&trial].config().clone()
+        };
+        let exploited = Event::TrialExploited { trial, source, config: config.clone() };
+        assert_eq!(observe(exploited), before, "of which the best value is");
+        let epoch = |value| Event::EpochCompleted {
+            trial,
+            epoch: 99,
+            train: Metrics::new(),
+            validation: Metrics::new(),
+            value,
+            visit_order: Vec::new(),
+        };
+        assert_eq!(observe(epoch(-1.0)), before);
+        assert_eq!(observe(epoch(2.0)), config);
     }
 
     #[test]

@@ -186,7 +186,7 @@ impl<'a> Page<'a> {
     fn of(history: &'a History) -> Self {
         let shown = shown(history);
         let parameters: BTreeSet<&str> =
-            shown.values().flat_map(|trial| trial.config.iter().map(|(name, _)| name)).collect();
+            shown.values().flat_map(|trial| trial.config().iter().map(|(name, _)| name)).collect();
         let parameters: Vec<&str> = parameters.into_iter().collect();
         let points: usize = shown.values().map(|trial| trial.curve.len()).sum();
         let step = points.div_ceil(MOST_POINTS).max(1);
@@ -328,7 +328,7 @@ fn trial<'a>(id: TrialId, trial: &'a TrialHistory, parameters: &[&str], step: us
         id,
         config: parameters
             .iter()
-            .map(|name| match trial.config.get(name)? {
+            .map(|name| match trial.config().get(name)? {
                 Value::Float(value) => Some(Parameter::Number(Short(*value))),
                 other => Some(Parameter::Other(other)),
             })
@@ -359,7 +359,7 @@ fn importances(history: &History) -> Vec<Importance> {
         .trials
         .values()
         .filter(|trial| !trial.curve.is_empty())
-        .map(|trial| (&trial.config, trial.best.map_or(f64::NAN, |(value, _)| value)))
+        .map(|trial| (trial.config(), trial.best.map_or(f64::NAN, |(value, _)| value)))
         .collect();
     importance(&history.objective, &trials)
         .into_iter()
