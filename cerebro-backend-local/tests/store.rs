@@ -651,6 +651,73 @@ fn on_a_full_disk_the_run_waits_and_goes_on_when_there_is_room() {
     assert_eq!(described(&result), described(&run(experiment()).unwrap()));
 }
 
+/// A file system of 1 MiB in memory; unmounted when this is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// None where it is not allowed, as to users other than root.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(folder.path());
+        mount.output().is_ok_and(|mounted| mounted.status.success()).then_some(Self(folder))
+    }
+
+    /// Writes until nothing more fits.
+    fn fill(&self) {
+        use std::io::Write as _;
+        let mut file = std::fs::File::create(self.0.path().join("filler")).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        let full = file.write_all(&[0; 4096]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn make_room(&self) {
+        // Each of the writes that are under way may fail, and be told.
+        let _ = std::fs::remove_file(self.0.path().join("filler"));
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn on_a_file_system_that_is_full_nothing_is_lost() {
+    let Some(disk) = SmallDisk::mount().map(Arc::new) else {
+        println!("skipped: a file system of its own size cannot be mounted here");
+        return;
+    };
+    let undisturbed = described(&run(experiment()).unwrap());
+    let (observed, told) = (Arc::clone(&disk), Arc::<Mutex<Vec<String>>>::default());
+    let (said, mut epochs) = (Arc::clone(&told), 0);
+    let location = disk.0.path().join("store");
+    let builder = experiment().store(location.as_path());
+    let result = run(builder.observer(move |_: Duration, event: &Event| match event {
+        Event::EpochCompleted { .. } => {
+            epochs += 1;
+            if epochs == 4 {
+                observed.fill();
+            }
+        }
+        Event::StoreFailing { reason } => {
+            said.lock().unwrap().push(reason.clone());
+            observed.make_room();
+        }
+        Event::StoreRecovered => said.lock().unwrap().push("recovered".to_owned()),
+        _ => {}
+    }));
+    assert_eq!(described(&result.unwrap()), undisturbed);
+    let told = told.lock().unwrap();
+    assert!(told[0].contains("No space left"), "{told:?}");
+    assert_eq!(told.last().map(String::as_str), Some("recovered"));
+    let resumed = run(experiment().resume(location.as_path())).unwrap();
+    assert_eq!((described(&resumed), resumed.summary().train_units), (undisturbed, 0));
+}
+
 #[test]
 fn stopped_on_a_full_disk_an_experiment_is_resumed_from_what_was_written() {
     let (disk, location, fill) = filling(0);

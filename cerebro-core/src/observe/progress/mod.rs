@@ -118,7 +118,7 @@ fn notable(status: &Status, event: &Event) -> Option<String> {
         Event::StoreBound { states, state_bytes } => {
             let (all, each) = (bytes(states.saturating_mul(*state_bytes)), bytes(*state_bytes));
             let states = count(*states, "State");
-            Some(format!("the store will hold up to {all} of checkpoints: {states} of {each}"))
+            Some(format!("checkpoints take up to {all}: {states} of {each}"))
         }
         Event::WallTimeOver { limit } => {
             Some(format!("stopping: the wall time of {} is over", duration(*limit)))

@@ -64,7 +64,7 @@ function lineage() {
   for (const [source, taker, at, how] of links) {
     if (!y.has(source) || !y.has(taker)) continue;
     const [px, from, to] = [x(at), y.get(source), y.get(taker)], bend = Math.min(26, 6 + Math.abs(to - from) / 5);
-    const arrow = shape("path", { d: `M${px} ${from}C${px + bend} ${from} ${px + bend} ${to} ${px} ${to}`, fill: "none", stroke: "var(--text)", "stroke-width": 1.3, "stroke-dasharray": how === "cloned from" ? "none" : "3 2" });
+    const arrow = shape("path", { d: `M${px} ${from}C${px + bend} ${from} ${px + bend} ${to} ${px} ${to}`, fill: "none", stroke: "var(--text)", "stroke-width": 1.3, "stroke-opacity": links.length > 40 ? 0.45 : 1, "stroke-dasharray": how === "cloned from" ? "none" : "3 2" });
     const end = shape("circle", { cx: px, cy: to, r: 4, fill: "var(--card)", stroke: "var(--text)", "stroke-width": 1.5 });
     end.onmousemove = event => { hover(taker); showTip(event, label(taker), `${how} ${label(source)} at ${seconds(at)}`); };
     end.onmouseleave = () => { hover(null); hideTip(); };
