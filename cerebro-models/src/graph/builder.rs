@@ -77,6 +77,26 @@ pub(super) struct Node {
     pub(super) attributes: Attributes,
 }
 
+impl Node {
+    /// The same results and name, of another operator.
+    pub(super) fn replaced(
+        &self,
+        op: &str,
+        inputs: Vec<Option<Value>>,
+        attributes: Attributes,
+    ) -> Self {
+        let (name, outputs) = (self.name.clone(), self.outputs.clone());
+        Self { op: op.to_owned(), name, inputs, outputs, attributes }
+    }
+
+    /// Leaves nothing that could be read.
+    pub(super) fn empty(&mut self) {
+        self.op.clear();
+        self.inputs.clear();
+        self.outputs.clear();
+    }
+}
+
 /// Which operators a graph may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Dialect {
@@ -86,6 +106,16 @@ pub enum Dialect {
     /// Those of Cerebro's own domain `ai.cerebro` too, which do the work of several standard ones
     /// on the processor.
     Fused,
+    /// The same, and Cerebro's own products of matrices, for processors where they are faster than
+    /// those of ONNX Runtime.
+    FusedProducts,
+}
+
+impl Dialect {
+    /// Whether the graph may have operators of Cerebro's own domain.
+    pub fn is_fused(self) -> bool {
+        self != Dialect::Standard
+    }
 }
 
 /// A graph in the making.
@@ -269,6 +299,9 @@ impl Builder {
     pub fn finish(mut self, outputs: &[(String, Value)]) -> onnx::Model {
         let kept: Vec<Value> = outputs.iter().map(|&(_, value)| value).collect();
         self.join_rectifiers(&kept);
+        if self.dialect == Dialect::FusedProducts {
+            self.fuse_products(&kept);
+        }
         let mut needed: BTreeSet<Value> = outputs.iter().map(|&(_, value)| value).collect();
         let mut kept = vec![false; self.nodes.len()];
         for (node, keep) in self.nodes.iter().zip(&mut kept).rev() {

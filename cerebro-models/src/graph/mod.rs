@@ -8,6 +8,7 @@
 mod builder;
 mod call;
 mod fold;
+mod products;
 mod rectify;
 mod tiling;
 mod values;

@@ -56,7 +56,7 @@ impl Builder {
     }
 
     /// Which nodes read each value; `None` for the graph's outputs.
-    fn readers(&self, kept: &[Value]) -> HashMap<Value, Vec<Option<usize>>> {
+    pub(super) fn readers(&self, kept: &[Value]) -> HashMap<Value, Vec<Option<usize>>> {
         let mut readers: HashMap<Value, Vec<Option<usize>>> = HashMap::new();
         for (index, node) in self.nodes.iter().enumerate() {
             for input in node.inputs.iter().flatten() {

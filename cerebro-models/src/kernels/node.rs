@@ -115,6 +115,12 @@ impl<'a, T> Parts<'a, T> {
         Self { first: elements.as_mut_ptr(), length: elements.len(), elements: PhantomData }
     }
 
+    /// Where the elements begin, for those who write single ones. What is written at the same time
+    /// must not overlap.
+    pub(super) fn first(&self) -> *mut T {
+        self.first
+    }
+
     /// The elements of `range`, cut to what there is.
     ///
     /// # Safety

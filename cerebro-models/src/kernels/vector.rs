@@ -24,6 +24,22 @@ pub(super) trait Vector: Copy {
     unsafe fn store(value: Self::Value, to: *mut f32);
     /// `a b + c`.
     unsafe fn multiply_add(a: Self::Value, b: Self::Value, c: Self::Value) -> Self::Value;
+    /// Negative elements become zero.
+    unsafe fn rectify(value: Self::Value) -> Self::Value;
+    /// Elements become zero where those of `by` are zero.
+    unsafe fn where_not_zero(value: Self::Value, by: Self::Value) -> Self::Value;
+
+    /// Transposes a square of as many rows as there are lanes; rows lie `stride` elements apart,
+    /// those of the result `to_stride`.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                // SAFETY: the caller promises both squares.
+                unsafe { *to.add(column * to_stride + row) = *from.add(row * stride + column) };
+            }
+        }
+    }
 }
 
 /// Four lanes, on any processor.
@@ -55,13 +71,26 @@ impl Vector for Portable {
     unsafe fn multiply_add(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
         std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
     }
+
+    #[inline(always)]
+    unsafe fn rectify(value: [f32; 4]) -> [f32; 4] {
+        value.map(|value| if value < 0.0 { 0.0 } else { value })
+    }
+
+    #[inline(always)]
+    unsafe fn where_not_zero(value: [f32; 4], by: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| if by[lane] == 0.0 { 0.0 } else { value[lane] })
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps,
-        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+        __m256, __m512, _CMP_NEQ_UQ, _mm256_and_ps, _mm256_cmp_ps, _mm256_fmadd_ps,
+        _mm256_loadu_ps, _mm256_max_ps, _mm256_permute2f128_ps, _mm256_set1_ps, _mm256_setzero_ps,
+        _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+        _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
     };
 
     use super::Vector;
@@ -75,7 +104,7 @@ mod x86 {
     pub(in crate::kernels) struct Avx512;
 
     macro_rules! vector {
-        ($kind:ty, $lanes:literal, $value:ty, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
+        ($kind:ty, $lanes:literal, $value:ty, $splat:ident, $load:ident, $store:ident, $fma:ident, $($more:item)*) => {
             impl Vector for $kind {
                 const LANES: usize = $lanes;
                 type Value = $value;
@@ -103,12 +132,75 @@ mod x86 {
                     // SAFETY: the caller promises the instructions.
                     unsafe { $fma(a, b, c) }
                 }
+
+                $($more)*
             }
         };
     }
 
-    vector!(Avx2, 8, __m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
-    vector!(Avx512, 16, __m512, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
+    vector!(Avx2, 8, __m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps,
+        #[inline(always)]
+        unsafe fn rectify(value: __m256) -> __m256 {
+            // SAFETY: the caller promises the instructions. What is not a number stays so: then the
+            // second operand is the result.
+            unsafe { _mm256_max_ps(_mm256_setzero_ps(), value) }
+        }
+
+        #[inline(always)]
+        unsafe fn where_not_zero(value: __m256, by: __m256) -> __m256 {
+            // SAFETY: the caller promises the instructions.
+            unsafe {
+                _mm256_and_ps(value, _mm256_cmp_ps::<_CMP_NEQ_UQ>(by, _mm256_setzero_ps()))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+            // SAFETY: the caller promises the instructions and both squares.
+            unsafe {
+                let row: [__m256; 8] =
+                    std::array::from_fn(|row| _mm256_loadu_ps(from.add(row * stride)));
+                // Pairs of rows, then of pairs, then of halves.
+                let low: [__m256; 4] =
+                    std::array::from_fn(|at| _mm256_unpacklo_ps(row[2 * at], row[2 * at + 1]));
+                let high: [__m256; 4] =
+                    std::array::from_fn(|at| _mm256_unpackhi_ps(row[2 * at], row[2 * at + 1]));
+                let quarters = |half: usize| {
+                    let (low, high) = (&low[2 * half..], &high[2 * half..]);
+                    [
+                        _mm256_shuffle_ps::<0x44>(low[0], low[1]),
+                        _mm256_shuffle_ps::<0xEE>(low[0], low[1]),
+                        _mm256_shuffle_ps::<0x44>(high[0], high[1]),
+                        _mm256_shuffle_ps::<0xEE>(high[0], high[1]),
+                    ]
+                };
+                let (above, below) = (quarters(0), quarters(1));
+                for at in 0..4 {
+                    let first = _mm256_permute2f128_ps::<0x20>(above[at], below[at]);
+                    let second = _mm256_permute2f128_ps::<0x31>(above[at], below[at]);
+                    _mm256_storeu_ps(to.add(at * to_stride), first);
+                    _mm256_storeu_ps(to.add((at + 4) * to_stride), second);
+                }
+            }
+        }
+    );
+    vector!(Avx512, 16, __m512, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps,
+        #[inline(always)]
+        unsafe fn rectify(value: __m512) -> __m512 {
+            // SAFETY: the caller promises the instructions. What is not a number stays so: then the
+            // second operand is the result.
+            unsafe { _mm512_max_ps(_mm512_setzero_ps(), value) }
+        }
+
+        #[inline(always)]
+        unsafe fn where_not_zero(value: __m512, by: __m512) -> __m512 {
+            // SAFETY: the caller promises the instructions.
+            unsafe {
+                let kept = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(by, _mm512_setzero_ps());
+                _mm512_maskz_mov_ps(kept, value)
+            }
+        }
+    );
 }
 
 #[cfg(target_arch = "x86_64")]

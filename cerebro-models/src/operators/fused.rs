@@ -2,7 +2,7 @@
 
 use super::Operator;
 use super::shapes::same;
-use crate::graph::{Builder, Call, Dialect, Type, Value};
+use crate::graph::{Builder, Call, Type, Value};
 use crate::kernels;
 use crate::onnx::DataType;
 
@@ -26,7 +26,7 @@ pub(super) const OPERATORS: &[Operator] = &[
 /// Whether `graph` may have a node of this domain that works on `values`: these are for 32-bit
 /// floats.
 pub(super) fn may_fuse(graph: &Builder, values: &[Value]) -> bool {
-    graph.dialect() == Dialect::Fused
+    graph.dialect().is_fused()
         && values.iter().all(|&value| graph.data_type(value) == DataType::Float32)
 }
 

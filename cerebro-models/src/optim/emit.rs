@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{ClippingKind, Decay, Momentum, OptimizerKind, UpdateKind};
-use crate::graph::{Attributes, Builder, Dialect, Value};
+use crate::graph::{Attributes, Builder, Value};
 use crate::kernels;
 use crate::onnx::{DataType, TensorData};
 
@@ -202,7 +202,7 @@ impl OptimizerKind {
         gradient: Value,
         slots: &[Value],
     ) -> Option<Updated> {
-        if g.dialect() != Dialect::Fused || g.data_type(parameter) != DataType::Float32 {
+        if !g.dialect().is_fused() || g.data_type(parameter) != DataType::Float32 {
             return None;
         }
         let (op, first) = match self.update {

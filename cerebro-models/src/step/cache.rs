@@ -8,6 +8,7 @@ use cerebro_core::{Device, ModelError, Slot};
 
 use super::{Buffer, Memory, StepError, Stepper, Task, Updater};
 use crate::graph::Dialect;
+use crate::kernels;
 use crate::program::{Program, ProgramId};
 use crate::runtime;
 use crate::training::InputShapes;
@@ -150,6 +151,7 @@ impl SlotCache {
 /// The operators that graphs of a slot may use.
 fn dialect(slot: &Slot) -> Dialect {
     match slot.device {
+        Device::Cpu if kernels::products_pay() => Dialect::FusedProducts,
         Device::Cpu => Dialect::Fused,
         _ => Dialect::Standard,
     }

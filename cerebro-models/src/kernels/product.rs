@@ -1,0 +1,657 @@
+//! Products of matrices, with what is done to each element of the result while it is in registers.
+//!
+//! The result is made tile by tile: a few rows of two vectors, summed in registers over the whole
+//! inner dimension (Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix
+//! Multiplication"). What vectors are loaded from lies in panels as wide as a tile, which fit the
+//! caches nearest to the core and are made just before they are used. Elements of the left matrix
+//! are broadcast and are read where they lie, unless it is transposed.
+//!
+//! Every element is the same sum in the same order whatever the number of threads.
+
+#![allow(
+    clippy::inline_always,
+    reason = "vector code comes of inlining into the function that enables the instructions"
+)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over the registers of a tile index several arrays of a constant size"
+)]
+
+use std::cell::Cell;
+
+use ort::operator::ComputeContext;
+
+use super::node::{Parts, for_each};
+use super::vector::{Vector, Width};
+
+/// Rows of a tile: with two vectors each and what is multiplied, they fill 15 of 16 registers.
+const ROWS: usize = 6;
+
+/// The longest inner dimension that is summed at once, so that a panel of it stays in the caches.
+const LONGEST: usize = 1024;
+
+/// The same where the left matrix is transposed: a copy of so many of its rows is made.
+const LONGEST_COPIED: usize = 512;
+
+/// With fewer rows than this on the left, making panels of the right matrix costs more than it
+/// gains.
+const FEWEST_FOR_PANELS: usize = 2 * ROWS + 1;
+
+/// Products with fewer panels than this are shared between threads by rows too.
+const FEW_PANELS: usize = 4;
+
+/// Rows of a share.
+const SHARE: usize = 16 * ROWS;
+
+/// The most elements of a tile.
+const LARGEST_TILE: usize = ROWS * 32;
+
+/// The columns of a tile on this processor: two vectors.
+fn tile_columns() -> usize {
+    2 * match Width::of_processor() {
+        Width::Portable => 4,
+        #[cfg(target_arch = "x86_64")]
+        Width::Avx2 => 8,
+        #[cfg(target_arch = "x86_64")]
+        Width::Avx512 => 16,
+    }
+}
+
+/// Whether these products are faster than ONNX Runtime's on this processor: measured on AVX2.
+pub(crate) fn products_pay() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let pay = Width::of_processor() == Width::Avx2;
+    #[cfg(not(target_arch = "x86_64"))]
+    let pay = false;
+    pay
+}
+
+/// A matrix that lies row by row, as it is or transposed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Matrix<'a> {
+    elements: &'a [f32],
+    rows: usize,
+    columns: usize,
+    transposed: bool,
+}
+
+impl<'a> Matrix<'a> {
+    /// The matrix whose `rows` by `columns` elements lie row by row, or its transposed one. None
+    /// if there are not so many.
+    pub(super) fn new(
+        elements: &'a [f32],
+        [rows, columns]: [usize; 2],
+        transposed: bool,
+    ) -> Option<Self> {
+        let fits = rows.checked_mul(columns) == Some(elements.len());
+        let (rows, columns) = if transposed { (columns, rows) } else { (rows, columns) };
+        fits.then_some(Self { elements, rows, columns, transposed })
+    }
+
+    /// Rows and columns, of the transposed matrix if it is transposed.
+    pub(super) fn size(&self) -> [usize; 2] {
+        [self.rows, self.columns]
+    }
+
+    /// How far apart elements lie along a column, and along a row.
+    fn strides(&self) -> [usize; 2] {
+        if self.transposed { [1, self.rows] } else { [self.columns, 1] }
+    }
+}
+
+/// What is done to the sums.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Finish<'a> {
+    /// Nothing.
+    None,
+    /// Negative ones become zero.
+    Rectified,
+    /// Those become zero where this, of the shape of the result, is zero.
+    Masked(&'a [f32]),
+}
+
+/// A product of matrices.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Product<'a> {
+    pub(super) a: Matrix<'a>,
+    pub(super) b: Matrix<'a>,
+    /// Added to each row; empty for nothing.
+    pub(super) bias: &'a [f32],
+    pub(super) finish: Finish<'a>,
+}
+
+impl Product<'_> {
+    /// Whether its parts fit together, and to a result of `length` elements.
+    pub(super) fn fits(&self, length: usize) -> bool {
+        let ([rows, inner], [other, columns]) = (self.a.size(), self.b.size());
+        let masked = match self.finish {
+            Finish::Masked(mask) => mask.len() == length,
+            _ => true,
+        };
+        inner == other
+            && rows * columns == length
+            && (self.bias.is_empty() || self.bias.len() == columns)
+            && masked
+    }
+
+    /// Writes the product to `c`, row by row.
+    pub(super) fn write(&self, context: &ComputeContext, c: &mut [f32]) -> ort::Result<()> {
+        self.write_with(c, |count, elements, each| for_each(context, count, elements, each))
+    }
+
+    /// The same with any way to call a function for the numbers below a first number, worth it for
+    /// so many elements as the second one says.
+    fn write_with(
+        &self,
+        c: &mut [f32],
+        share: impl Fn(usize, usize, &(dyn Fn(usize) + Sync + Send)) -> ort::Result<()>,
+    ) -> ort::Result<()> {
+        assert!(self.fits(c.len()), "the parts of the product fit");
+        let ([rows, inner], columns) = (self.a.size(), self.b.size()[1]);
+        let work = rows * columns * inner.div_ceil(8);
+        let panels = columns.div_ceil(tile_columns());
+        let shares = if panels < FEW_PANELS { rows.div_ceil(SHARE) } else { 1 };
+        let share_rows = if shares > 1 { SHARE } else { rows };
+        let c = Parts::of(c);
+        let longest = if self.a.transposed { LONGEST_COPIED } else { LONGEST };
+        let mut first = 0;
+        // Once at least, so that a sum of nothing is written too.
+        while first == 0 || first < inner {
+            let depth = longest.min(inner - first);
+            let block = Block { product: self, first, depth };
+            let multiply = |left: &[f32]| {
+                share(panels * shares, work, &|number| {
+                    let rows = (number / panels * share_rows)..rows.min((number / panels + 1) * share_rows);
+                    PANEL.with(|memory| {
+                        with_memory(memory, depth * tile_columns(), |panel| {
+                            block.multiply_panel(left, number % panels, rows.clone(), panel, &c);
+                        });
+                    });
+                })
+            };
+            if self.a.transposed {
+                let blocks = rows.div_ceil(ROWS);
+                LEFT.with(|memory| {
+                    with_memory(memory, blocks * depth * ROWS, |left| {
+                        let parts = Parts::of(left);
+                        share(blocks, rows * depth, &|number| {
+                            // SAFETY: each number has its own part.
+                            let part = unsafe {
+                                parts.part(number * depth * ROWS..(number + 1) * depth * ROWS)
+                            };
+                            block.copy_left(number * ROWS, part);
+                        })?;
+                        multiply(left)
+                    })
+                })?;
+            } else {
+                multiply(&[])?;
+            }
+            first += depth.max(1);
+        }
+        Ok(())
+    }
+}
+
+thread_local! {
+    static PANEL: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static LEFT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Calls `work` with `length` elements of any value, in memory that this thread has used before.
+fn with_memory<T>(
+    memory: &Cell<Vec<f32>>,
+    length: usize,
+    work: impl FnOnce(&mut [f32]) -> T,
+) -> T {
+    let mut taken = memory.take();
+    if taken.len() < length {
+        taken.resize(length, 0.0);
+    }
+    let result = work(&mut taken[..length]);
+    memory.set(taken);
+    result
+}
+
+/// The part of a product that sums over `depth` places of the inner dimension, from `first` on.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    product: &'a Product<'a>,
+    first: usize,
+    depth: usize,
+}
+
+impl Block<'_> {
+    /// Copies up to [`ROWS`] rows of the left matrix, from `row` on, to `to`: those of each place
+    /// of the inner dimension side by side.
+    fn copy_left(&self, row: usize, to: &mut [f32]) {
+        let a = self.product.a;
+        let used = ROWS.min(a.rows - row);
+        let (places, _) = to.as_chunks_mut::<ROWS>();
+        for (place, to) in places.iter_mut().enumerate() {
+            let from = &a.elements[(self.first + place) * a.rows + row..];
+            match from.first_chunk::<ROWS>() {
+                Some(from) if used == ROWS => *to = *from,
+                _ => to[..used].copy_from_slice(&from[..used]),
+            }
+        }
+    }
+
+    /// Makes the columns of one panel for some rows; `left` is the copy of the left matrix, if
+    /// there is one.
+    fn multiply_panel(
+        &self,
+        left: &[f32],
+        panel: usize,
+        rows: std::ops::Range<usize>,
+        memory: &mut [f32],
+        c: &Parts<'_, f32>,
+    ) {
+        let block = *self;
+        assert!(memory.len() >= self.depth * tile_columns());
+        assert!(
+            !self.product.a.transposed
+                || left.len() >= self.product.a.rows.div_ceil(ROWS) * self.depth * ROWS
+        );
+        // SAFETY: the product fits its result, as `write_with` asserted, so that all accesses lie
+        // within the slices; each call has other elements of the result.
+        widest!(multiply_panel(
+            block: Block<'_>,
+            left: &[f32],
+            panel: usize,
+            rows: std::ops::Range<usize>,
+            memory: &mut [f32],
+            c: &Parts<'_, f32>,
+        ));
+    }
+}
+
+/// # Safety
+///
+/// The parts of the product fit together and to `c`; `memory` holds a panel, `left` the copy of the
+/// left matrix if that is transposed. No other thread has these rows and columns of `c`.
+#[inline(always)]
+unsafe fn multiply_panel<V: Vector, const _R: usize>(
+    block: Block<'_>,
+    left: &[f32],
+    panel: usize,
+    rows: std::ops::Range<usize>,
+    memory: &mut [f32],
+    c: &Parts<'_, f32>,
+) {
+    let Block { product, first, depth } = block;
+    let (a, columns) = (product.a, product.b.columns);
+    let width = 2 * V::LANES;
+    let column = panel * width;
+    let used = width.min(columns - column);
+    // SAFETY: as of the caller.
+    unsafe {
+        let (right, right_step) = right_panel::<V>(block, column, used, rows.len(), memory);
+        let mut bias = [0.0; 32];
+        if !product.bias.is_empty() {
+            bias[..used].copy_from_slice(&product.bias[column..column + used]);
+        }
+        let mask = match product.finish {
+            Finish::Masked(mask) => mask.as_ptr(),
+            _ => std::ptr::null(),
+        };
+        let is_last = first + depth >= a.columns;
+        let is_first = first == 0;
+        let mut row = rows.start;
+        while row < rows.end {
+            let height = ROWS.min(rows.end - row);
+            let (from, row_step, place_step) = if a.transposed {
+                (left.as_ptr().add(row / ROWS * depth * ROWS), 1, ROWS)
+            } else {
+                (a.elements.as_ptr().add(row * a.columns + first), a.columns, 1)
+            };
+            let at = row * columns + column;
+            let mut tile = Tile {
+                depth,
+                left: from,
+                row_step,
+                place_step,
+                right,
+                right_step,
+                bias: is_first.then_some(&bias),
+                rectified: is_last && matches!(product.finish, Finish::Rectified),
+                mask: if is_last && !mask.is_null() { mask.add(at) } else { std::ptr::null() },
+                c: c.first().add(at),
+                columns,
+            };
+            if used == width {
+                multiply_rows::<V, 2>(&tile, height);
+            } else {
+                // Whole vectors, in memory of their own.
+                let mut own = [0.0_f32; LARGEST_TILE];
+                let mut own_mask = [0.0_f32; LARGEST_TILE];
+                let (c, mask) = (tile.c, tile.mask);
+                for row in 0..height {
+                    if !is_first {
+                        let from = c.add(row * columns);
+                        std::ptr::copy_nonoverlapping(from, own.as_mut_ptr().add(row * width), used);
+                    }
+                    if !mask.is_null() {
+                        let from = mask.add(row * columns);
+                        let to = own_mask.as_mut_ptr().add(row * width);
+                        std::ptr::copy_nonoverlapping(from, to, used);
+                    }
+                }
+                tile.c = own.as_mut_ptr();
+                tile.columns = width;
+                tile.mask = if mask.is_null() { mask } else { own_mask.as_ptr() };
+                if used <= V::LANES {
+                    multiply_rows::<V, 1>(&tile, height);
+                } else {
+                    multiply_rows::<V, 2>(&tile, height);
+                }
+                for row in 0..height {
+                    let from = own.as_ptr().add(row * width);
+                    std::ptr::copy_nonoverlapping(from, c.add(row * columns), used);
+                }
+            }
+            row += height;
+        }
+    }
+}
+
+/// The columns of the right matrix from `column` on, as wide as a tile for each place of the inner
+/// dimension, and how far apart these lie.
+#[inline(always)]
+unsafe fn right_panel<V: Vector>(
+    block: Block<'_>,
+    column: usize,
+    used: usize,
+    rows: usize,
+    memory: &mut [f32],
+) -> (*const f32, usize) {
+    let b = block.product.b;
+    let width = 2 * V::LANES;
+    let [down, across] = b.strides();
+    // SAFETY: as of the caller.
+    unsafe {
+        let from = b.elements.as_ptr().add(block.first * down + column * across);
+        let to = memory.as_mut_ptr();
+        if !b.transposed && used == width && rows < FEWEST_FOR_PANELS {
+            return (from, down);
+        }
+        if used < width {
+            memory.fill(0.0);
+        }
+        if !b.transposed {
+            for place in 0..block.depth {
+                let (from, to) = (from.add(place * down), to.add(place * width));
+                if used == width {
+                    V::store(V::load(from), to);
+                    V::store(V::load(from.add(V::LANES)), to.add(V::LANES));
+                } else {
+                    std::ptr::copy_nonoverlapping(from, to, used);
+                }
+            }
+            return (to, width);
+        }
+        let whole = block.depth - block.depth % V::LANES;
+        let mut done = 0;
+        while done + V::LANES <= used {
+            for place in (0..whole).step_by(V::LANES) {
+                V::transpose(from.add(done * across + place), across, to.add(place * width + done), width);
+            }
+            done += V::LANES;
+        }
+        for at in 0..used {
+            let begun = if at < done { whole } else { 0 };
+            for place in begun..block.depth {
+                *to.add(place * width + at) = *from.add(at * across + place);
+            }
+        }
+        (to, width)
+    }
+}
+
+/// What one tile is made of.
+struct Tile<'a> {
+    depth: usize,
+    left: *const f32,
+    row_step: usize,
+    place_step: usize,
+    right: *const f32,
+    right_step: usize,
+    /// What sums start from; none to go on from what `c` holds.
+    bias: Option<&'a [f32; 32]>,
+    rectified: bool,
+    /// Null for none.
+    mask: *const f32,
+    c: *mut f32,
+    /// How far apart the rows of `c` and of `mask` lie.
+    columns: usize,
+}
+
+#[inline(always)]
+unsafe fn multiply_rows<V: Vector, const W: usize>(tile: &Tile<'_>, height: usize) {
+    // SAFETY: as of the caller.
+    unsafe {
+        match height {
+            1 => multiply_tile::<V, 1, W>(tile),
+            2 => multiply_tile::<V, 2, W>(tile),
+            3 => multiply_tile::<V, 3, W>(tile),
+            4 => multiply_tile::<V, 4, W>(tile),
+            5 => multiply_tile::<V, 5, W>(tile),
+            _ => multiply_tile::<V, ROWS, W>(tile),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn multiply_tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<'_>) {
+    // SAFETY: as of the caller.
+    unsafe {
+        let mut sums: [[V::Value; W]; R] = match tile.bias {
+            Some(bias) => {
+                [std::array::from_fn(|w| V::load(bias.as_ptr().add(w * V::LANES))); R]
+            }
+            None => std::array::from_fn(|r| {
+                std::array::from_fn(|w| V::load(tile.c.add(r * tile.columns + w * V::LANES)))
+            }),
+        };
+        let (mut left, mut right) = (tile.left, tile.right);
+        let (row_step, place_step, right_step) = (tile.row_step, tile.place_step, tile.right_step);
+        for _ in 0..tile.depth {
+            let b: [V::Value; W] = std::array::from_fn(|w| V::load(right.add(w * V::LANES)));
+            for r in 0..R {
+                let a = V::splat(*left.add(r * row_step));
+                for w in 0..W {
+                    sums[r][w] = V::multiply_add(a, b[w], sums[r][w]);
+                }
+            }
+            left = left.add(place_step);
+            right = right.add(right_step);
+        }
+        if tile.rectified {
+            for r in 0..R {
+                for w in 0..W {
+                    sums[r][w] = V::rectify(sums[r][w]);
+                }
+            }
+        }
+        if !tile.mask.is_null() {
+            for r in 0..R {
+                for w in 0..W {
+                    let mask = V::load(tile.mask.add(r * tile.columns + w * V::LANES));
+                    sums[r][w] = V::where_not_zero(sums[r][w], mask);
+                }
+            }
+        }
+        for r in 0..R {
+            for w in 0..W {
+                V::store(sums[r][w], tile.c.add(r * tile.columns + w * V::LANES));
+            }
+        }
+    }
+}
+
+/// Columns that are summed at once.
+const LANES: usize = 32;
+
+/// The sum of the rows of a matrix that lies row by row, as many columns as `sums` has elements.
+pub(super) fn sum_rows(elements: &[f32], sums: &mut [f32]) {
+    fastest!(sum_all_rows(elements: &[f32], sums: &mut [f32]));
+}
+
+#[inline(always)]
+fn sum_all_rows(elements: &[f32], sums: &mut [f32]) {
+    let columns = sums.len();
+    if columns == 0 {
+        return;
+    }
+    for (number, sums) in sums.chunks_mut(LANES).enumerate() {
+        let first = number * LANES;
+        let mut total = [0.0_f32; LANES];
+        for row in elements.chunks_exact(columns) {
+            let row = &row[first..first + sums.len()];
+            if let Some(row) = row.first_chunk::<LANES>() {
+                for lane in 0..LANES {
+                    total[lane] += row[lane];
+                }
+            } else {
+                total.iter_mut().zip(row).for_each(|(total, value)| *total += value);
+            }
+        }
+        sums.copy_from_slice(&total[..sums.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cerebro_core::Seed;
+
+    use super::{Finish, Matrix, Product, sum_rows};
+
+    fn random(name: &str, length: usize) -> Vec<f32> {
+        let mut rng = Seed(3).derive(name, &[]).rng();
+        (0..length).map(|_| rng.normal() as f32).collect()
+    }
+
+    fn one_by_one(count: usize, _: usize, each: &(dyn Fn(usize) + Sync + Send)) -> ort::Result<()> {
+        (0..count).for_each(each);
+        Ok(())
+    }
+
+    fn backwards(count: usize, _: usize, each: &(dyn Fn(usize) + Sync + Send)) -> ort::Result<()> {
+        (0..count).rev().for_each(each);
+        Ok(())
+    }
+
+    fn element(matrix: &Matrix<'_>, row: usize, column: usize) -> f64 {
+        let [down, across] = matrix.strides();
+        f64::from(matrix.elements[row * down + column * across])
+    }
+
+    fn expected(product: &Product<'_>) -> Vec<f64> {
+        let ([rows, inner], columns) = (product.a.size(), product.b.size()[1]);
+        let mut result = Vec::new();
+        for row in 0..rows {
+            for column in 0..columns {
+                let terms = (0..inner).map(|at| {
+                    element(&product.a, row, at) * element(&product.b, at, column)
+                });
+                let bias = product.bias.get(column).map_or(0.0, |bias| f64::from(*bias));
+                let sum = bias + terms.sum::<f64>();
+                result.push(match product.finish {
+                    Finish::None => sum,
+                    Finish::Rectified => sum.max(0.0),
+                    Finish::Masked(mask) if mask[row * columns + column] == 0.0 => 0.0,
+                    Finish::Masked(_) => sum,
+                });
+            }
+        }
+        result
+    }
+
+    /// Less than a tile, whole tiles, what is left of tiles, and more than is summed at once.
+    const SIZES: [[usize; 3]; 12] = [
+        [1, 1, 1],
+        [3, 5, 2],
+        [6, 16, 8],
+        [7, 17, 9],
+        [64, 10, 25],
+        [13, 33, 64],
+        [200, 20, 3],
+        [5, 40, 1100],
+        [20, 24, 1030],
+        [9, 16, 0],
+        [0, 4, 4],
+        [97, 70, 31],
+    ];
+
+    #[test]
+    fn products_are_those_of_the_definition_however_matrices_lie_and_are_finished() {
+        for [rows, columns, inner] in SIZES {
+            let (a, b) = (random("a", rows * inner), random("b", inner * columns));
+            let bias = random("bias", columns);
+            let mask: Vec<f32> = random("mask", rows * columns).iter().map(|v| v.max(0.0)).collect();
+            for (a_turned, b_turned) in [(false, false), (false, true), (true, false), (true, true)] {
+                let a_size = if a_turned { [inner, rows] } else { [rows, inner] };
+                let b_size = if b_turned { [columns, inner] } else { [inner, columns] };
+                for finish in [Finish::None, Finish::Rectified, Finish::Masked(&mask)] {
+                    for bias in [&bias[..], &[]] {
+                        let product = Product {
+                            a: Matrix::new(&a, a_size, a_turned).unwrap(),
+                            b: Matrix::new(&b, b_size, b_turned).unwrap(),
+                            bias,
+                            finish,
+                        };
+                        let mut c = vec![f32::NAN; rows * columns];
+                        product.write_with(&mut c, one_by_one).unwrap();
+                        for (at, (c, expected)) in c.iter().zip(expected(&product)).enumerate() {
+                            let tolerance = 1e-5 * (inner as f64).sqrt() * (1.0 + expected.abs());
+                            assert!(
+                                (f64::from(*c) - expected).abs() <= tolerance,
+                                "{rows} {columns} {inner} {a_turned} {b_turned} at {at}: {c} {expected}"
+                            );
+                        }
+                        let mut other = vec![f32::NAN; rows * columns];
+                        product.write_with(&mut other, backwards).unwrap();
+                        assert_eq!(c, other, "the order of the parts changes no bit");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so_through_a_rectifier() {
+        let (a, b) = ([f32::NAN], [1.0]);
+        let [a, b] = [&a, &b].map(|matrix| Matrix::new(matrix, [1, 1], false).unwrap());
+        let mut c = [0.0];
+        let product = Product { a, b, bias: &[], finish: Finish::Rectified };
+        product.write_with(&mut c, one_by_one).unwrap();
+        assert!(c[0].is_nan());
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_found() {
+        let elements = [0.0; 6];
+        let matrix = |size, turned| Matrix::new(&elements, size, turned).unwrap();
+        assert!(Matrix::new(&elements, [4, 2], false).is_none());
+        let product = |a, b, bias| Product { a, b, bias, finish: Finish::None };
+        let (wide, tall) = (matrix([2, 3], false), matrix([3, 2], false));
+        assert!(product(wide, tall, &[]).fits(4));
+        assert!(!product(wide, tall, &[]).fits(6));
+        assert!(!product(wide, wide, &[]).fits(6));
+        assert!(product(wide, matrix([2, 3], true), &elements[..2]).fits(4));
+        assert!(!product(wide, tall, &elements[..3]).fits(4));
+    }
+
+    #[test]
+    fn rows_are_summed() {
+        for columns in [1, 10, 32, 50] {
+            let table = random("table", 7 * columns);
+            let mut sums = vec![f32::NAN; columns];
+            sum_rows(&table, &mut sums);
+            for (column, sum) in sums.iter().enumerate() {
+                let expected: f32 = table.iter().skip(column).step_by(columns).sum();
+                assert!((sum - expected).abs() < 1e-5);
+            }
+        }
+    }
+}
