@@ -375,8 +375,11 @@ unsafe fn right_panel<V: Vector>(
         if !b.transposed && used == width && rows < FEWEST_FOR_PANELS {
             return (from, down);
         }
+        // What no column fills must be no slow number, since it is multiplied too.
         if used < width {
-            memory.fill(0.0);
+            for place in 0..block.depth {
+                memory[place * width + used..(place + 1) * width].fill(0.0);
+            }
         }
         if !b.transposed {
             for place in 0..block.depth {

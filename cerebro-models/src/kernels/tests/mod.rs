@@ -1,6 +1,7 @@
 //! Fused graphs compute what standard graphs compute.
 
 mod networks;
+mod products;
 
 use cerebro_core::data::{MemoryPartition, Partition, Tensor};
 use cerebro_core::{PartitionId, Seed, Slot};

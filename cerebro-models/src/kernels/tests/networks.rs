@@ -21,25 +21,25 @@ use crate::step::Task;
 use crate::training::{InputShapes, Threads, TrainingSpec};
 
 /// A network in the making, whose newest value is `h`.
-struct Small {
+pub(super) struct Small {
     graph: Graph,
-    shape: Vec<usize>,
+    pub(super) shape: Vec<usize>,
     count: usize,
     frozen: Vec<String>,
 }
 
 impl Small {
-    fn new(shape: &[usize]) -> Self {
+    pub(super) fn new(shape: &[usize]) -> Self {
         let inputs = vec![ValueInfo::fixed("x", DataType::Float32, shape)];
         let graph = Graph { inputs, ..Graph::default() };
         Self { graph, shape: shape.to_vec(), count: 0, frozen: Vec::new() }
     }
 
-    fn value(&self) -> String {
+    pub(super) fn value(&self) -> String {
         if self.count == 0 { "x".to_owned() } else { format!("h{}", self.count) }
     }
 
-    fn weight(&mut self, dims: &[usize], around: f64) -> String {
+    pub(super) fn weight(&mut self, dims: &[usize], around: f64) -> String {
         let name = format!("w{}", self.graph.initializers.len());
         let mut rng = Seed(7).derive(&name, &[]).rng();
         let values: Vec<f32> = (0..dims.iter().product::<usize>())
@@ -49,7 +49,7 @@ impl Small {
         name
     }
 
-    fn node(
+    pub(super) fn node(
         mut self,
         op: &str,
         weights: &[String],
@@ -100,7 +100,7 @@ impl Small {
         self.node("BatchNormalization", &[scale, bias, mean, variance], &[], &shape)
     }
 
-    fn plain(self, op: &str) -> Self {
+    pub(super) fn plain(self, op: &str) -> Self {
         let shape = self.shape.clone();
         self.node(op, &[], &[], &shape)
     }
@@ -142,7 +142,7 @@ fn trained(network: impl Fn() -> Small, dialect: Dialect, threads: usize) -> Vec
     train_on(&program, &optimizer, &partition, &slot, dialect, 2)
 }
 
-fn operators(network: impl Fn() -> Small, dialect: Dialect) -> Vec<String> {
+pub(super) fn operators(network: impl Fn() -> Small, dialect: Dialect) -> Vec<String> {
     let small = network();
     let rows = small.shape[0];
     let program = small.program(&Optimizer::sgd(0.1));
@@ -153,12 +153,22 @@ fn operators(network: impl Fn() -> Small, dialect: Dialect) -> Vec<String> {
 /// Both dialects give the same, the fused one has each of `expected`, and its bits do not depend on
 /// the number of threads.
 fn agree(what: &str, expected: &[&'static str], network: impl Fn() -> Small) {
-    let nodes = operators(&network, Dialect::Fused);
+    agree_in(Dialect::Fused, what, expected, network);
+}
+
+/// The same in `dialect`.
+pub(super) fn agree_in(
+    dialect: Dialect,
+    what: &str,
+    expected: &[&'static str],
+    network: impl Fn() -> Small,
+) {
+    let nodes = operators(&network, dialect);
     for name in expected {
         assert!(nodes.iter().any(|op| op == in_domain(name)), "{what}: no {name} in {nodes:?}");
     }
     let standard = trained(&network, Dialect::Standard, 1);
-    let fused = trained(&network, Dialect::Fused, 1);
+    let fused = trained(&network, dialect, 1);
     assert_eq!(fused.len(), standard.len());
     for (index, (fused, standard)) in fused.iter().zip(&standard).enumerate() {
         let close = (fused - standard).abs() <= 2e-5 + 2e-4 * standard.abs();
@@ -166,7 +176,7 @@ fn agree(what: &str, expected: &[&'static str], network: impl Fn() -> Small) {
     }
     assert!(standard.iter().all(|value| value.is_finite()), "{what}");
     for _ in 0..3 {
-        assert_eq!(trained(&network, Dialect::Fused, 2), fused, "{what}: with two threads");
+        assert_eq!(trained(&network, dialect, 2), fused, "{what}: with two threads");
     }
 }
 
