@@ -103,8 +103,8 @@ impl Program {
         self.blueprint.interface(shapes).map_err(untrainable)
     }
 
-    /// The graph of `task` for batches of `shapes`; that of steps in `dialect`, for sessions with
-    /// `threads`.
+    /// The graph of `task` for batches of `shapes`, for sessions with `threads`; all but that of
+    /// predictions in `dialect`.
     pub(crate) fn draw(
         &self,
         task: Task,
@@ -115,7 +115,7 @@ impl Program {
         let drawn = match task {
             Task::Step => self.blueprint.step_in(dialect, threads, shapes),
             Task::Accumulation => self.blueprint.accumulation(dialect, threads, shapes),
-            Task::Evaluation => self.blueprint.evaluation(shapes),
+            Task::Evaluation => self.blueprint.evaluation_in(dialect, shapes),
             Task::Prediction => self.blueprint.prediction(shapes),
         };
         drawn.map_err(untrainable)

@@ -302,6 +302,7 @@ impl Builder {
         if self.dialect == Dialect::FusedProducts {
             self.fuse_products(&kept);
         }
+        self.join_updates();
         let mut needed: BTreeSet<Value> = outputs.iter().map(|&(_, value)| value).collect();
         let mut kept = vec![false; self.nodes.len()];
         for (node, keep) in self.nodes.iter().zip(&mut kept).rev() {

@@ -11,6 +11,7 @@ mod fold;
 mod products;
 mod rectify;
 mod tiling;
+mod updates;
 mod values;
 mod vocabulary;
 

@@ -101,7 +101,8 @@ impl Builder {
         match node.op.as_str() {
             "Gemm" if given.float("alpha", 1.0) == 1.0 => {
                 if let &[Some(addend)] = rest {
-                    let is_row = matches!(*self.dims(addend), [size] | [1, size] if size == columns);
+                    let is_row =
+                        matches!(*self.dims(addend), [size] | [1, size] if size == columns);
                     if !is_row || given.float("beta", 1.0) != 1.0 {
                         return None;
                     }

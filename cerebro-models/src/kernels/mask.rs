@@ -11,6 +11,10 @@ use ort::operator::{
 use ort::value::TensorElementType;
 
 use super::in_domain;
+use super::node::{Parts, for_each};
+
+/// Elements that one call of a thread masks.
+const PIECE: usize = 1 << 14;
 
 /// Inputs: the gradient by the output, the output. Output: the gradient by the input, which is
 /// the former times 1 where the latter is not 0, else times 0.
@@ -56,8 +60,15 @@ impl Kernel for ReluGradientKernel {
         if y.len() != dy.len() {
             return Err(ort::Error::new("the inputs of ReluGradient differ in size"));
         }
-        fastest!(mask(dy: &[f32], y: &[f32], dx: &mut [f32]));
-        Ok(())
+        let length = dx.len();
+        let parts = Parts::of(dx);
+        for_each(context, length.div_ceil(PIECE), 3 * length, |piece| {
+            let range = piece * PIECE..length.min((piece + 1) * PIECE);
+            let (dy, y) = (&dy[range.clone()], &y[range.clone()]);
+            // SAFETY: each piece is another part.
+            let dx = unsafe { parts.part(range) };
+            fastest!(mask(dy: &[f32], y: &[f32], dx: &mut [f32]));
+        })
     }
 }
 

@@ -42,6 +42,7 @@ mod vector;
 
 mod convolution;
 mod correlation;
+mod cross_entropy;
 mod embedding;
 mod gelu;
 mod linear;
@@ -57,6 +58,7 @@ mod update;
 use ort::operator::OperatorDomain;
 
 pub(crate) use convolution::{CONV, CONV_INPUT_GRADIENT, CONV_WEIGHT_GRADIENT};
+pub(crate) use cross_entropy::{CROSS_ENTROPY, HITS, MOST_LOGITS};
 pub(crate) use embedding::EMBEDDING_GRADIENT;
 pub(crate) use gelu::GELU;
 pub(crate) use linear::{LINEAR, LINEAR_INPUT_GRADIENT, LINEAR_WEIGHT_GRADIENT, PRODUCT};
@@ -65,7 +67,7 @@ pub(crate) use normalization::{BATCH_NORM, BATCH_NORM_GRADIENT, LAYER_NORM_GRADI
 pub(crate) use pool::{MAX_POOL_GRADIENT, MOST_AXES};
 pub(crate) use product::products_pay;
 pub(crate) use softmax::SOFTMAX_GRADIENT;
-pub(crate) use update::{ADAM, MOMENTUM, SGD};
+pub(crate) use update::{ADAGRAD, ADAM, LION, MOMENTUM, RMSPROP, SGD, tensors_of_an_update};
 
 /// The domain of the operators, with which their names in graphs begin.
 pub(crate) const DOMAIN: &str = "ai.cerebro";
@@ -76,6 +78,8 @@ pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     let domain = node::add::<convolution::Conv>(domain)?;
     let domain = node::add::<convolution::ConvInputGradient>(domain)?;
     let domain = node::add::<convolution::ConvWeightGradient>(domain)?;
+    let domain = node::add::<cross_entropy::CrossEntropy>(domain)?;
+    let domain = node::add::<cross_entropy::Hits>(domain)?;
     let domain = node::add::<embedding::EmbeddingGradient>(domain)?;
     let domain = node::add::<gelu::Gelu>(domain)?;
     let domain = node::add::<linear::Plain>(domain)?;

@@ -161,7 +161,8 @@ impl Product<'_> {
             let block = Block { product: self, first, depth };
             let multiply = |left: &[f32]| {
                 share(panels * shares, work, &|number| {
-                    let rows = (number / panels * share_rows)..rows.min((number / panels + 1) * share_rows);
+                    let rows = (number / panels * share_rows)
+                        ..rows.min((number / panels + 1) * share_rows);
                     PANEL.with(|memory| {
                         with_memory(memory, depth * tile_columns(), |panel| {
                             block.multiply_panel(left, number % panels, rows.clone(), panel, &c);
@@ -199,11 +200,7 @@ thread_local! {
 }
 
 /// Calls `work` with `length` elements of any value, in memory that this thread has used before.
-fn with_memory<T>(
-    memory: &Cell<Vec<f32>>,
-    length: usize,
-    work: impl FnOnce(&mut [f32]) -> T,
-) -> T {
+fn with_memory<T>(memory: &Cell<Vec<f32>>, length: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
     let mut taken = memory.take();
     if taken.len() < length {
         taken.resize(length, 0.0);
@@ -329,7 +326,11 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
                 for row in 0..height {
                     if !is_first {
                         let from = c.add(row * columns);
-                        std::ptr::copy_nonoverlapping(from, own.as_mut_ptr().add(row * width), used);
+                        std::ptr::copy_nonoverlapping(
+                            from,
+                            own.as_mut_ptr().add(row * width),
+                            used,
+                        );
                     }
                     if !mask.is_null() {
                         let from = mask.add(row * columns);
@@ -397,7 +398,12 @@ unsafe fn right_panel<V: Vector>(
         let mut done = 0;
         while done + V::LANES <= used {
             for place in (0..whole).step_by(V::LANES) {
-                V::transpose(from.add(done * across + place), across, to.add(place * width + done), width);
+                V::transpose(
+                    from.add(done * across + place),
+                    across,
+                    to.add(place * width + done),
+                    width,
+                );
             }
             done += V::LANES;
         }
@@ -449,9 +455,7 @@ unsafe fn multiply_tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<'
     // SAFETY: as of the caller.
     unsafe {
         let mut sums: [[V::Value; W]; R] = match tile.bias {
-            Some(bias) => {
-                [std::array::from_fn(|w| V::load(bias.as_ptr().add(w * V::LANES))); R]
-            }
+            Some(bias) => [std::array::from_fn(|w| V::load(bias.as_ptr().add(w * V::LANES))); R],
             None => std::array::from_fn(|r| {
                 std::array::from_fn(|w| V::load(tile.c.add(r * tile.columns + w * V::LANES)))
             }),
@@ -524,137 +528,4 @@ fn sum_all_rows(elements: &[f32], sums: &mut [f32]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use cerebro_core::Seed;
-
-    use super::{Finish, Matrix, Product, sum_rows};
-
-    fn random(name: &str, length: usize) -> Vec<f32> {
-        let mut rng = Seed(3).derive(name, &[]).rng();
-        (0..length).map(|_| rng.normal() as f32).collect()
-    }
-
-    fn one_by_one(count: usize, _: usize, each: &(dyn Fn(usize) + Sync + Send)) -> ort::Result<()> {
-        (0..count).for_each(each);
-        Ok(())
-    }
-
-    fn backwards(count: usize, _: usize, each: &(dyn Fn(usize) + Sync + Send)) -> ort::Result<()> {
-        (0..count).rev().for_each(each);
-        Ok(())
-    }
-
-    fn element(matrix: &Matrix<'_>, row: usize, column: usize) -> f64 {
-        let [down, across] = matrix.strides();
-        f64::from(matrix.elements[row * down + column * across])
-    }
-
-    fn expected(product: &Product<'_>) -> Vec<f64> {
-        let ([rows, inner], columns) = (product.a.size(), product.b.size()[1]);
-        let mut result = Vec::new();
-        for row in 0..rows {
-            for column in 0..columns {
-                let terms = (0..inner).map(|at| {
-                    element(&product.a, row, at) * element(&product.b, at, column)
-                });
-                let bias = product.bias.get(column).map_or(0.0, |bias| f64::from(*bias));
-                let sum = bias + terms.sum::<f64>();
-                result.push(match product.finish {
-                    Finish::None => sum,
-                    Finish::Rectified => sum.max(0.0),
-                    Finish::Masked(mask) if mask[row * columns + column] == 0.0 => 0.0,
-                    Finish::Masked(_) => sum,
-                });
-            }
-        }
-        result
-    }
-
-    /// Less than a tile, whole tiles, what is left of tiles, and more than is summed at once.
-    const SIZES: [[usize; 3]; 12] = [
-        [1, 1, 1],
-        [3, 5, 2],
-        [6, 16, 8],
-        [7, 17, 9],
-        [64, 10, 25],
-        [13, 33, 64],
-        [200, 20, 3],
-        [5, 40, 1100],
-        [20, 24, 1030],
-        [9, 16, 0],
-        [0, 4, 4],
-        [97, 70, 31],
-    ];
-
-    #[test]
-    fn products_are_those_of_the_definition_however_matrices_lie_and_are_finished() {
-        for [rows, columns, inner] in SIZES {
-            let (a, b) = (random("a", rows * inner), random("b", inner * columns));
-            let bias = random("bias", columns);
-            let mask: Vec<f32> = random("mask", rows * columns).iter().map(|v| v.max(0.0)).collect();
-            for (a_turned, b_turned) in [(false, false), (false, true), (true, false), (true, true)] {
-                let a_size = if a_turned { [inner, rows] } else { [rows, inner] };
-                let b_size = if b_turned { [columns, inner] } else { [inner, columns] };
-                for finish in [Finish::None, Finish::Rectified, Finish::Masked(&mask)] {
-                    for bias in [&bias[..], &[]] {
-                        let product = Product {
-                            a: Matrix::new(&a, a_size, a_turned).unwrap(),
-                            b: Matrix::new(&b, b_size, b_turned).unwrap(),
-                            bias,
-                            finish,
-                        };
-                        let mut c = vec![f32::NAN; rows * columns];
-                        product.write_with(&mut c, one_by_one).unwrap();
-                        for (at, (c, expected)) in c.iter().zip(expected(&product)).enumerate() {
-                            let tolerance = 1e-5 * (inner as f64).sqrt() * (1.0 + expected.abs());
-                            assert!(
-                                (f64::from(*c) - expected).abs() <= tolerance,
-                                "{rows} {columns} {inner} {a_turned} {b_turned} at {at}: {c} {expected}"
-                            );
-                        }
-                        let mut other = vec![f32::NAN; rows * columns];
-                        product.write_with(&mut other, backwards).unwrap();
-                        assert_eq!(c, other, "the order of the parts changes no bit");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_not_a_number_stays_so_through_a_rectifier() {
-        let (a, b) = ([f32::NAN], [1.0]);
-        let [a, b] = [&a, &b].map(|matrix| Matrix::new(matrix, [1, 1], false).unwrap());
-        let mut c = [0.0];
-        let product = Product { a, b, bias: &[], finish: Finish::Rectified };
-        product.write_with(&mut c, one_by_one).unwrap();
-        assert!(c[0].is_nan());
-    }
-
-    #[test]
-    fn parts_that_do_not_fit_are_found() {
-        let elements = [0.0; 6];
-        let matrix = |size, turned| Matrix::new(&elements, size, turned).unwrap();
-        assert!(Matrix::new(&elements, [4, 2], false).is_none());
-        let product = |a, b, bias| Product { a, b, bias, finish: Finish::None };
-        let (wide, tall) = (matrix([2, 3], false), matrix([3, 2], false));
-        assert!(product(wide, tall, &[]).fits(4));
-        assert!(!product(wide, tall, &[]).fits(6));
-        assert!(!product(wide, wide, &[]).fits(6));
-        assert!(product(wide, matrix([2, 3], true), &elements[..2]).fits(4));
-        assert!(!product(wide, tall, &elements[..3]).fits(4));
-    }
-
-    #[test]
-    fn rows_are_summed() {
-        for columns in [1, 10, 32, 50] {
-            let table = random("table", 7 * columns);
-            let mut sums = vec![f32::NAN; columns];
-            sum_rows(&table, &mut sums);
-            for (column, sum) in sums.iter().enumerate() {
-                let expected: f32 = table.iter().skip(column).step_by(columns).sum();
-                assert!((sum - expected).abs() < 1e-5);
-            }
-        }
-    }
-}
+mod tests;

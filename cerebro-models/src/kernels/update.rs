@@ -3,8 +3,9 @@
 //! The standard form of Adam makes some fifteen passes over memory per parameter, this one reads
 //! and writes each tensor once.
 //!
-//! Inputs: the packed hyperparameters, the parameter, the gradient, the slots. Outputs: the new
-//! parameter, the new slots. Attributes: `decay` (0 none, 1 coupled, 2 decoupled; the strength is
+//! One node may update several parameters. Inputs: the packed hyperparameters, then for each
+//! parameter itself, its gradient, its slots. Outputs: for each the new parameter, the new slots.
+//! Attributes: `decay` (0 none, 1 coupled, 2 decoupled; the strength is
 //! hyperparameter 1), `rule`: the index of the rule's first hyperparameter, `nesterov`: 0 or 1.
 
 #![allow(
@@ -14,12 +15,14 @@
 
 use std::marker::PhantomData;
 
-use super::in_domain;
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
     ShapeInferenceContext,
 };
-use ort::value::{TensorElementType, ValueRef};
+use ort::value::{TensorElementType, ValueRef, ValueRefMut};
+
+use super::in_domain;
+use super::node::{Parts, for_each, input, refused};
 
 /// Plain gradient descent: no slots, no hyperparameters of its own.
 pub(crate) const SGD: &str = "ai.cerebro.Sgd";
@@ -32,11 +35,43 @@ pub(crate) const MOMENTUM: &str = "ai.cerebro.Momentum";
 /// size, scale of the second moment's root, epsilon.
 pub(crate) const ADAM: &str = "ai.cerebro.Adam";
 
+/// `RMSprop` without momentum, not centered. Slot: the mean of squares. Hyperparameters: alpha,
+/// 1 - alpha, epsilon.
+pub(crate) const RMSPROP: &str = "ai.cerebro.RmsProp";
+
+/// Adagrad. Slot: the sum of squares. Hyperparameters: step size, epsilon.
+pub(crate) const ADAGRAD: &str = "ai.cerebro.Adagrad";
+
+/// Lion. Slot: the momentum. Hyperparameters: beta1, 1 - beta1, beta2, 1 - beta2.
+pub(crate) const LION: &str = "ai.cerebro.Lion";
+
+/// How many tensors of each parameter the node `op` reads: itself, its gradient and its slots.
+/// None if it is no update.
+pub(crate) fn tensors_of_an_update(op: &str) -> Option<usize> {
+    Some(
+        2 + match op {
+            SGD => Sgd::SLOTS,
+            MOMENTUM => Momentum::SLOTS,
+            ADAM => Adam::SLOTS,
+            RMSPROP => RmsProp::SLOTS,
+            ADAGRAD => Adagrad::SLOTS,
+            LION => Lion::SLOTS,
+            _ => return None,
+        },
+    )
+}
+
+/// Elements that one call of a thread updates.
+const PIECE: usize = 1 << 14;
+
 pub(super) fn add_to(domain: OperatorDomain) -> ort::Result<OperatorDomain> {
     domain
         .add(Update::<Sgd>(PhantomData))?
         .add(Update::<Momentum>(PhantomData))?
-        .add(Update::<Adam>(PhantomData))
+        .add(Update::<Adam>(PhantomData))?
+        .add(Update::<RmsProp>(PhantomData))?
+        .add(Update::<Adagrad>(PhantomData))?
+        .add(Update::<Lion>(PhantomData))
 }
 
 /// A rule that makes the update of one element.
@@ -137,6 +172,81 @@ impl Rule for Adam {
     }
 }
 
+#[derive(Clone, Copy)]
+struct RmsProp {
+    learning_rate: f32,
+    alpha: f32,
+    rest: f32,
+    epsilon: f32,
+}
+
+impl Rule for RmsProp {
+    const NAME: &'static str = RMSPROP;
+    const SLOTS: usize = 1;
+    const HYPERPARAMETERS: usize = 3;
+
+    fn new(h: &[f32], learning_rate: f32, _: bool) -> Self {
+        Self { learning_rate, alpha: h[0], rest: h[1], epsilon: h[2] }
+    }
+
+    #[inline(always)]
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+        slots[0] = slots[0] * self.alpha + (gradient * gradient) * self.rest;
+        let direction = gradient / (slots[0].sqrt() + self.epsilon);
+        parameter - direction * self.learning_rate
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Adagrad {
+    step_size: f32,
+    epsilon: f32,
+}
+
+impl Rule for Adagrad {
+    const NAME: &'static str = ADAGRAD;
+    const SLOTS: usize = 1;
+    const HYPERPARAMETERS: usize = 2;
+
+    fn new(h: &[f32], _: f32, _: bool) -> Self {
+        Self { step_size: h[0], epsilon: h[1] }
+    }
+
+    #[inline(always)]
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+        slots[0] += gradient * gradient;
+        let direction = gradient / (slots[0].sqrt() + self.epsilon);
+        parameter - direction * self.step_size
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Lion {
+    learning_rate: f32,
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+}
+
+impl Rule for Lion {
+    const NAME: &'static str = LION;
+    const SLOTS: usize = 1;
+    const HYPERPARAMETERS: usize = 4;
+
+    fn new(h: &[f32], learning_rate: f32, _: bool) -> Self {
+        Self { learning_rate, beta1: h[0], rest1: h[1], beta2: h[2], rest2: h[3] }
+    }
+
+    #[inline(always)]
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+        let blended = slots[0] * self.beta1 + gradient * self.rest1;
+        slots[0] = slots[0] * self.beta2 + gradient * self.rest2;
+        let step = if blended == 0.0 { 0.0 } else { self.learning_rate.copysign(blended) };
+        parameter - step
+    }
+}
+
 /// How the pull towards zero enters the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decay {
@@ -216,16 +326,22 @@ impl<R: Rule> Operator for Update<R> {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        (0..3 + R::SLOTS).map(|_| OperatorInput::required(TensorElementType::Float32))
+        let float = TensorElementType::Float32;
+        [OperatorInput::required(float), OperatorInput::variadic(2).homogenous(float)]
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        (0..=R::SLOTS).map(|_| OperatorOutput::required(TensorElementType::Float32))
+        [OperatorOutput::variadic(1).homogenous(TensorElementType::Float32)]
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
-        let parameter = context.inputs().swap_remove(1);
-        (0..=R::SLOTS).try_for_each(|output| context.set_output(output, &parameter))
+        let inputs = context.inputs();
+        for (parameter, of) in inputs[1..].chunks(2 + R::SLOTS).enumerate() {
+            for tensor in 0..=R::SLOTS {
+                context.set_output(parameter * (1 + R::SLOTS) + tensor, &of[0])?;
+            }
+        }
+        Ok(())
     }
 
     fn create_kernel(&self, node: &KernelContext<'_>) -> ort::Result<UpdateKernel<R>> {
@@ -262,45 +378,20 @@ fn elements<'v>(slot: Option<&'v ValueRef<'_>>) -> ort::Result<&'v [f32]> {
     slot.map_or(Ok(&[]), |slot| Ok(slot.try_extract_tensor()?.1))
 }
 
+fn elements_mut<'v>(slot: Option<&'v mut ValueRefMut<'_>>) -> ort::Result<&'v mut [f32]> {
+    slot.map_or(Ok(&mut []), |slot| Ok(slot.try_extract_tensor_mut()?.1))
+}
+
 impl<R: Rule> Kernel for UpdateKernel<R> {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        let input = |index: usize| {
-            let input = context.input(index)?;
-            input.ok_or_else(|| ort::Error::new(format!("{} lacks input {index}", R::NAME)))
-        };
-        let (packed, parameter, gradient) = (input(0)?, input(1)?, input(2)?);
-        let first = if R::SLOTS > 0 { Some(input(3)?) } else { None };
-        let second = if R::SLOTS > 1 { Some(input(4)?) } else { None };
-        let (_, packed) = packed.try_extract_tensor::<f32>()?;
-        let (shape, parameter) = parameter.try_extract_tensor::<f32>()?;
-        let (_, gradient) = gradient.try_extract_tensor::<f32>()?;
-        let slots = [elements(first.as_ref())?, elements(second.as_ref())?];
-
-        let output = |index: usize| {
-            let output = context.output(index, shape.clone())?;
-            output.ok_or_else(|| ort::Error::new(format!("{} lacks output {index}", R::NAME)))
-        };
-        let mut new_parameter = output(0)?;
-        let mut new_first = if R::SLOTS > 0 { Some(output(1)?) } else { None };
-        let mut new_second = if R::SLOTS > 1 { Some(output(2)?) } else { None };
-        let (_, new_parameter) = new_parameter.try_extract_tensor_mut::<f32>()?;
-        let new_first = match &mut new_first {
-            Some(slot) => slot.try_extract_tensor_mut::<f32>()?.1,
-            None => &mut [],
-        };
-        let new_second = match &mut new_second {
-            Some(slot) => slot.try_extract_tensor_mut::<f32>()?.1,
-            None => &mut [],
-        };
-
-        let length = parameter.len();
-        let fits = gradient.len() == length
-            && slots.iter().take(R::SLOTS).all(|slot| slot.len() == length)
-            && packed.len() >= self.rule_at + R::HYPERPARAMETERS
-            && (self.decay == Decay::None || packed.len() > 1)
-            && !packed.is_empty();
-        if !fits {
-            return Err(ort::Error::new(format!("the inputs of {} differ in size", R::NAME)));
+        let hyperparameters = input(context, R::NAME, 0)?;
+        let (_, packed) = hyperparameters.try_extract_tensor::<f32>()?;
+        let tensors = context.num_inputs()? - 1;
+        if packed.is_empty()
+            || packed.len() < self.rule_at + R::HYPERPARAMETERS
+            || (self.decay != Decay::None && packed.len() < 2)
+        {
+            return Err(refused(R::NAME, format!("{} hyperparameters", packed.len())));
         }
         let pull = Pull {
             decay: self.decay,
@@ -308,9 +399,54 @@ impl<R: Rule> Kernel for UpdateKernel<R> {
             learning_rate: packed[0],
         };
         let rule = R::new(&packed[self.rule_at..], packed[0], self.nesterov);
-        let new_slots = [new_first, new_second];
-        let tensors = Tensors { parameter, gradient, slots, new_parameter, new_slots };
-        fastest!(update_all::<R: Rule>(rule: R, pull: Pull, tensors: Tensors<'_>));
-        Ok(())
+        if !tensors.is_multiple_of(2 + R::SLOTS) {
+            return Err(refused(R::NAME, format!("{tensors} tensors")));
+        }
+        (0..tensors / (2 + R::SLOTS)).try_for_each(|number| one(context, rule, pull, number))
     }
+}
+
+/// Updates parameter number `number` of a node.
+fn one<R: Rule>(context: &ComputeContext, rule: R, pull: Pull, number: usize) -> ort::Result<()> {
+    let first_input = 1 + number * (2 + R::SLOTS);
+    let input = |index: usize| input(context, R::NAME, first_input + index);
+    let (parameter, gradient) = (input(0)?, input(1)?);
+    let first = if R::SLOTS > 0 { Some(input(2)?) } else { None };
+    let second = if R::SLOTS > 1 { Some(input(3)?) } else { None };
+    let (shape, parameter) = parameter.try_extract_tensor::<f32>()?;
+    let (_, gradient) = gradient.try_extract_tensor::<f32>()?;
+    let slots = [elements(first.as_ref())?, elements(second.as_ref())?];
+    let length = parameter.len();
+    if gradient.len() != length || slots.iter().take(R::SLOTS).any(|slot| slot.len() != length) {
+        return Err(refused(R::NAME, "its inputs differ in size"));
+    }
+
+    let first_output = number * (1 + R::SLOTS);
+    let output = |index: usize| {
+        let output = context.output(first_output + index, shape.clone())?;
+        output.ok_or_else(|| refused(R::NAME, format!("output {index} is missing")))
+    };
+    let mut new_parameter = output(0)?;
+    let mut new_first = if R::SLOTS > 0 { Some(output(1)?) } else { None };
+    let mut new_second = if R::SLOTS > 1 { Some(output(2)?) } else { None };
+    let new_parameter = Parts::of(new_parameter.try_extract_tensor_mut::<f32>()?.1);
+    let new_slots = [elements_mut(new_first.as_mut())?, elements_mut(new_second.as_mut())?];
+    let new_slots = new_slots.map(Parts::of);
+    let touched = length * (3 + 2 * R::SLOTS);
+    for_each(context, length.div_ceil(PIECE), touched, |piece| {
+        let range = piece * PIECE..length.min((piece + 1) * PIECE);
+        let within = |slot: &'_ [f32]| range.start.min(slot.len())..range.end.min(slot.len());
+        // SAFETY: each piece is another part.
+        let (new_parameter, new_slots) = unsafe {
+            (new_parameter.part(range.clone()), new_slots.each_ref().map(|s| s.part(range.clone())))
+        };
+        let tensors = Tensors {
+            parameter: &parameter[range.clone()],
+            gradient: &gradient[range.clone()],
+            slots: slots.map(|slot| &slot[within(slot)]),
+            new_parameter,
+            new_slots,
+        };
+        fastest!(update_all::<R: Rule>(rule: R, pull: Pull, tensors: Tensors<'_>));
+    })
 }

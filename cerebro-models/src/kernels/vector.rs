@@ -138,22 +138,25 @@ mod x86 {
         };
     }
 
-    vector!(Avx2, 8, __m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps,
+    vector!(
+        Avx2,
+        8,
+        __m256,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps,
         #[inline(always)]
         unsafe fn rectify(value: __m256) -> __m256 {
             // SAFETY: the caller promises the instructions. What is not a number stays so: then the
             // second operand is the result.
             unsafe { _mm256_max_ps(_mm256_setzero_ps(), value) }
-        }
-
+        },
         #[inline(always)]
         unsafe fn where_not_zero(value: __m256, by: __m256) -> __m256 {
             // SAFETY: the caller promises the instructions.
-            unsafe {
-                _mm256_and_ps(value, _mm256_cmp_ps::<_CMP_NEQ_UQ>(by, _mm256_setzero_ps()))
-            }
-        }
-
+            unsafe { _mm256_and_ps(value, _mm256_cmp_ps::<_CMP_NEQ_UQ>(by, _mm256_setzero_ps())) }
+        },
         #[inline(always)]
         unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
             // SAFETY: the caller promises the instructions and both squares.
@@ -184,14 +187,20 @@ mod x86 {
             }
         }
     );
-    vector!(Avx512, 16, __m512, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps,
+    vector!(
+        Avx512,
+        16,
+        __m512,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
         #[inline(always)]
         unsafe fn rectify(value: __m512) -> __m512 {
             // SAFETY: the caller promises the instructions. What is not a number stays so: then the
             // second operand is the result.
             unsafe { _mm512_max_ps(_mm512_setzero_ps(), value) }
-        }
-
+        },
         #[inline(always)]
         unsafe fn where_not_zero(value: __m512, by: __m512) -> __m512 {
             // SAFETY: the caller promises the instructions.

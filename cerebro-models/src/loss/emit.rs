@@ -4,7 +4,9 @@ use cerebro_core::data::ElementType;
 
 use super::Loss;
 use crate::graph::{Attributes, Builder, Value, normalize_axis};
+use crate::kernels;
 use crate::onnx::{DataType, TensorData};
+use crate::operators::may_fuse_classes;
 
 /// A loss in a graph.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +15,7 @@ pub(crate) struct EmittedLoss {
     pub(crate) loss: Value,
     /// Its gradient by the output.
     pub(crate) gradient: Value,
-    /// The sum over what `weight` counts, so that losses of batches merge exactly.
+    /// The sum over what `weight` counts, so that losses of batches merge exactly: one element.
     pub(crate) sum: Value,
     /// What the sum is divided by.
     pub(crate) weight: Value,
@@ -139,6 +141,15 @@ impl Classes<'_> {
     /// loss is `-sum(q lp) / W` and its gradient `(exp(lp) sum_c(q) - q) / W`, where `W` is the sum
     /// of the targets' weights (PyTorch's `CrossEntropyLoss`).
     fn cross_entropy(&self, g: &mut Builder, x: Value, y: Value) -> Result<EmittedLoss, String> {
+        let is_plain = self.smoothing == 0.0 && self.weights.is_none() && self.ignored.is_none();
+        if is_plain && may_fuse_classes(g, x, y, self.axis) {
+            let weight = g.scalar(g.value_type(y).elements() as f64, x);
+            let inputs = [Some(x), Some(y)];
+            let outputs = g.emit(kernels::CROSS_ENTROPY, &inputs, Attributes::none(), 2);
+            let (gradient, sum) = (outputs[0], outputs[1]);
+            let total = g.reshape(sum, &[]);
+            return Ok(EmittedLoss { loss: g.div(total, weight), gradient, sum, weight });
+        }
         let log_probabilities = g.op("LogSoftmax", &[x], Builder::along(self.axis));
         let one_hot = self.one_hot(g, x, y);
         let plain = self.smoothing == 0.0 && self.weights.is_none();

@@ -2,7 +2,9 @@
 
 use super::{Metric, classes};
 use crate::graph::{Attributes, Builder, Value, normalize_axis};
+use crate::kernels;
 use crate::loss::Loss;
+use crate::operators::may_fuse_classes;
 use crate::training::StatisticKind;
 
 /// A metric in a graph: what of a batch goes into its statistic, as the kind says.
@@ -23,6 +25,15 @@ impl Metric {
     ) -> Result<EmittedMetric, String> {
         if let Some(score) = self.score() {
             return classes::counts(g, loss, output, target, score);
+        }
+        if self == Metric::Accuracy
+            && let Loss::CrossEntropy { ignore_index: None, .. } = loss
+            && may_fuse_classes(g, output, target, class_axis(g, loss, output)?)
+        {
+            let hits = g.binary(kernels::HITS, output, target);
+            let count = g.value_type(target).elements();
+            let values = vec![hits, g.scalar(count as f64, output)];
+            return Ok(EmittedMetric { kind: StatisticKind::Mean, values });
         }
         let (kind, values) = match self {
             Metric::Accuracy => (StatisticKind::Mean, hits(g, loss, output, target)?),

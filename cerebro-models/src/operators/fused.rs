@@ -12,8 +12,10 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::opaque(kernels::CONV, convolution_shape),
     Operator::opaque(kernels::CONV_INPUT_GRADIENT, convolution_shape),
     Operator::opaque(kernels::CONV_WEIGHT_GRADIENT, convolution_shape),
+    Operator::opaque(kernels::CROSS_ENTROPY, cross_entropy_shape),
     Operator::opaque(kernels::EMBEDDING_GRADIENT, embedding_shape),
     Operator::opaque(kernels::GELU, twice),
+    Operator::opaque(kernels::HITS, hits_shape),
     Operator::opaque(kernels::LAYER_NORM_GRADIENT, norm_gradient_shape),
     Operator::opaque(kernels::MAX_POOL_GRADIENT, as_second),
     Operator::opaque(kernels::RELU_GRADIENT, same),
@@ -21,6 +23,9 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::opaque(kernels::SGD, update_shape),
     Operator::opaque(kernels::MOMENTUM, update_shape),
     Operator::opaque(kernels::ADAM, update_shape),
+    Operator::opaque(kernels::RMSPROP, update_shape),
+    Operator::opaque(kernels::ADAGRAD, update_shape),
+    Operator::opaque(kernels::LION, update_shape),
 ];
 
 /// Whether `graph` may have a node of this domain that works on `values`: these are for 32-bit
@@ -60,6 +65,24 @@ fn norm_gradient_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
 /// A value and its slope.
 fn twice(call: &Call<'_>) -> Result<Vec<Type>, String> {
     Ok(vec![call.value_type(0)?.clone(); 2])
+}
+
+/// The gradient by the logits, and a sum.
+fn cross_entropy_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    Ok(vec![call.value_type(0)?.clone(), Type::new(call.data_type(0)?, [1])])
+}
+
+fn hits_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    Ok(vec![Type::new(call.data_type(0)?, [1])])
+}
+
+/// Whether `logits`, whose classes lie along `axis`, may have nodes of this domain that read them
+/// with `labels`.
+pub(crate) fn may_fuse_classes(graph: &Builder, logits: Value, labels: Value, axis: usize) -> bool {
+    may_fuse(graph, &[logits])
+        && graph.data_type(labels) == DataType::Int64
+        && axis + 1 == graph.dims(logits).len()
+        && (1..=kernels::MOST_LOGITS).contains(&graph.value_type(logits).elements())
 }
 
 fn as_second(call: &Call<'_>) -> Result<Vec<Type>, String> {

@@ -40,6 +40,7 @@ use std::sync::LazyLock;
 use crate::autodiff::Forward;
 use crate::graph::{Attributes, Builder, Call, Type, Value};
 
+pub(crate) use fused::may_fuse_classes;
 pub use page::page;
 
 /// Infers the types of a node's outputs.

@@ -209,7 +209,12 @@ impl OptimizerKind {
             UpdateKind::Sgd { momentum: Momentum::None } => (kernels::SGD, None),
             UpdateKind::Sgd { .. } => (kernels::MOMENTUM, Some("momentum")),
             UpdateKind::Adam => (kernels::ADAM, Some("beta1")),
-            _ => return None,
+            UpdateKind::RmsProp { momentum: false, centered: false } => {
+                (kernels::RMSPROP, Some("alpha"))
+            }
+            UpdateKind::Adagrad => (kernels::ADAGRAD, Some("step_size")),
+            UpdateKind::Lion => (kernels::LION, Some("beta1")),
+            UpdateKind::RmsProp { .. } | UpdateKind::Lamb => return None,
         };
         let rule = first.and_then(|first| hyper.names.iter().position(|name| *name == first));
         let decay = match self.decay {

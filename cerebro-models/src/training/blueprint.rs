@@ -162,7 +162,7 @@ impl Blueprint {
         let target = self.target(&mut drawing)?;
         let measured = self.measure(&mut drawing, target)?;
         let gradients = self.gradients_of(&mut drawing, measured.loss)?;
-        let mut outputs = measured.outputs();
+        let mut outputs = measured.outputs_in(dialect);
         outputs.extend(self.update(&mut drawing, &gradients)?);
         self.end(graph, &outputs)
     }
@@ -189,11 +189,20 @@ impl Blueprint {
 
     /// The evaluation graph: forward as at inference, loss and metrics.
     pub fn evaluation(&self, shapes: &InputShapes) -> Result<Model, GraphError> {
-        let mut graph = Builder::new();
+        self.evaluation_in(Dialect::Standard, shapes)
+    }
+
+    /// The evaluation graph in `dialect`: the same computation.
+    pub(crate) fn evaluation_in(
+        &self,
+        dialect: Dialect,
+        shapes: &InputShapes,
+    ) -> Result<Model, GraphError> {
+        let mut graph = Builder::in_dialect(dialect);
         let mut drawing = self.begin(&mut graph, Mode::Inference, shapes)?;
         let target = self.target(&mut drawing)?;
         let measured = self.measure(&mut drawing, target)?;
-        let outputs = measured.outputs();
+        let outputs = measured.outputs_in(dialect);
         self.end(graph, &outputs)
     }
 
@@ -439,6 +448,13 @@ struct Measured {
 impl Measured {
     fn outputs(&self) -> Vec<(String, Value)> {
         vec![(LOSS.to_owned(), self.value), (STATISTICS.to_owned(), self.packed)]
+    }
+
+    /// In fused graphs, which Cerebro alone runs, without the loss: it is the quotient of the
+    /// first two statistics.
+    fn outputs_in(&self, dialect: Dialect) -> Vec<(String, Value)> {
+        let first = usize::from(dialect.is_fused());
+        self.outputs().split_off(first)
     }
 }
 

@@ -83,7 +83,7 @@ fn train_on(
     state.entries().flat_map(|(_, buffer)| buffer.slice::<f32>()).copied().collect()
 }
 
-fn rules() -> [Optimizer; 6] {
+fn rules() -> [Optimizer; 8] {
     let momentum = Optimizer::sgd(0.1).momentum(0.9);
     [
         Optimizer::sgd(0.1),
@@ -92,6 +92,8 @@ fn rules() -> [Optimizer; 6] {
         Optimizer::adam(0.01),
         Optimizer::adamw(0.01),
         Optimizer::rmsprop(0.01),
+        Optimizer::adagrad(0.01),
+        Optimizer::lion(0.001),
     ]
 }
 
@@ -128,6 +130,10 @@ fn only_fused_graphs_have_operators_of_the_domain() {
         model.graph.nodes.iter().filter(|node| node.domain == DOMAIN).count()
     };
     assert_eq!(own_nodes(Dialect::Standard), 0);
-    // One update for each of four parameters, and the gradient of one rectifier.
-    assert_eq!(own_nodes(Dialect::Fused), 5);
+    // The loss, the gradient of one rectifier, an update of weights and one of biases, whose learning
+    // rate is another one.
+    assert_eq!(own_nodes(Dialect::Fused), 4);
+    // Two linear layers, two gradients by weights and biases, one by the hidden layer through its
+    // rectifier, the loss and the updates.
+    assert_eq!(own_nodes(Dialect::FusedProducts), 8);
 }

@@ -97,5 +97,7 @@ fn products_that_own_kernels_do_not_make_stay() {
         small.node("Gemm", &[weight, bias], &alpha, &[6, 4]).linear(1, Form::Turned)
     };
     agree("others", &[LINEAR_WEIGHT_GRADIENT], network);
-    assert!(operators(network, Dialect::FusedProducts).iter().filter(|op| *op == "Gemm").count() >= 2);
+    assert!(
+        operators(network, Dialect::FusedProducts).iter().filter(|op| *op == "Gemm").count() >= 2
+    );
 }
