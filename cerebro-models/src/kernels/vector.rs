@@ -104,7 +104,7 @@ mod x86 {
     pub(in crate::kernels) struct Avx512;
 
     macro_rules! vector {
-        ($kind:ty, $lanes:literal, $value:ty, $splat:ident, $load:ident, $store:ident, $fma:ident, $($more:item)*) => {
+        ($kind:ty, $lanes:literal, $value:ty, $splat:ident, $load:ident, $store:ident, $fma:ident, $($more:item),* $(,)?) => {
             impl Vector for $kind {
                 const LANES: usize = $lanes;
                 type Value = $value;
