@@ -148,7 +148,9 @@ impl Product<'_> {
     ) -> ort::Result<()> {
         assert!(self.fits(c.len()), "the parts of the product fit");
         let ([rows, inner], columns) = (self.a.size(), self.b.size()[1]);
-        let work = rows * columns * inner.div_ceil(8);
+        // A thread more costs some microseconds; the sums over 32 places cost what an element does that
+        // is read or written.
+        let work = rows * columns * inner.div_ceil(32);
         let panels = columns.div_ceil(tile_columns());
         let shares = if panels < FEW_PANELS { rows.div_ceil(SHARE) } else { 1 };
         let share_rows = if shares > 1 { SHARE } else { rows };
@@ -175,7 +177,7 @@ impl Product<'_> {
                 LEFT.with(|memory| {
                     with_memory(memory, blocks * depth * ROWS, |left| {
                         let parts = Parts::of(left);
-                        share(blocks, rows * depth, &|number| {
+                        share(blocks, rows * depth / 4, &|number| {
                             // SAFETY: each number has its own part.
                             let part = unsafe {
                                 parts.part(number * depth * ROWS..(number + 1) * depth * ROWS)
