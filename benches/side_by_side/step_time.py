@@ -17,7 +17,10 @@ pip, a C++ compiler for PyTorch's compiled mode, and Linux (for /proc).
 
 import argparse
 import json
+import os
 import pathlib
+import select
+import signal
 import statistics
 import subprocess
 import sys
@@ -48,6 +51,8 @@ parser.add_argument("--threads", nargs="*", type=int, default=[1, 2], help="with
 parser.add_argument("--rounds", type=int, default=9, help="turns of each program")
 parser.add_argument("--seconds", type=float, default=0.5, help="how long a turn is, about")
 parser.add_argument("--no-compiled", action="store_true", help="leave PyTorch's compiled mode out")
+parser.add_argument("--compile-seconds", type=float, default=300,
+                    help="leave the compiled mode of a network out that is not compiled within so many seconds")
 parser.add_argument("--only-steps", action="store_true", help="leave memory, creation and switch out")
 parser.add_argument("--json", type=pathlib.Path, help="write all figures there")
 add_environment(parser)
@@ -63,15 +68,27 @@ class Worker:
 
     def __init__(self, name, command):
         self.name = name
-        self.process = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
+        self.command = [str(part) for part in command]
+        self.start()
 
-    def ask(self, *request):
+    def start(self):
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        start_new_session=True)
+
+    def ask(self, *request, seconds=None):
+        """The answer; None where `seconds` are given and there is none within them, or an error."""
         print(*request, file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
-        if not line:
+        # It answers one line at a time, so that nothing is buffered before the next request.
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        line = self.process.stdout.readline() if ready else ""
+        if line:
+            return json.loads(line)
+        if seconds is None:
             sys.exit(f"{self.name} ended at the request {' '.join(map(str, request))}")
-        return json.loads(line)
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.start()
+        return None
 
     def close(self):
         self.process.stdin.close()
@@ -107,16 +124,20 @@ def names():
 
 
 def step_times(programs, threads):
-    workers = {name: programs.worker(name, threads) for name in names()}
+    started = {name: programs.worker(name, threads) for name in names()}
     peaks, results = {}, {}
     for net in options.nets:
+        workers = dict(started)
         say(f"{net}, {threads} thread(s)")
         ours, theirs = (workers[name].ask("losses", net)["losses"] for name in (OURS, EAGER))
         worst = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs))
         if worst > LOSS_TOLERANCE:
             sys.exit(f"{net}: the losses are {ours} and {theirs}: not the same training")
-        for worker in workers.values():
-            worker.ask("steps", net, 4)
+        for name, worker in list(workers.items()):
+            limit = options.compile_seconds if name == COMPILED else None
+            if worker.ask("steps", net, 4, seconds=limit) is None:
+                say(f"{net}: PyTorch did not compile it within {limit:.0f} s, or failed")
+                del workers[name]
         counts = {name: max(4, 4 * round(options.seconds / worker.ask("steps", net, 4)["seconds"] / 4))
                   for name, worker in workers.items()}
         rounds = []
@@ -129,12 +150,13 @@ def step_times(programs, threads):
             "rounds": rounds,
             "loss_difference": worst,
             "best": {name: min(turn[name] for turn in rounds) for name in workers},
-            "ratio": {name: statistics.median(turn[OURS] / turn[name] for turn in rounds) for name in names()[1:]},
+            "ratio": {name: statistics.median(turn[OURS] / turn[name] for turn in rounds)
+                      for name in workers if name != OURS},
             "work": workers[EAGER].ask("work", net),
         }
     for result in results.values():
         result["bound"] = bound(result["work"], peaks)
-    for worker in workers.values():
+    for worker in started.values():
         worker.close()
     return {"peaks": peaks, "nets": results}
 
