@@ -91,7 +91,9 @@ fn cross_entropy(rows: &Rows<'_>, gradient: &mut [f32]) -> f32 {
         if let Some(label) = label {
             total += sum.ln() - (logits[label] - most);
         }
-        gradient.iter_mut().for_each(|power| *power = *power / sum / count);
+        for power in gradient.iter_mut() {
+            *power = *power / sum / count;
+        }
         if let Some(label) = label {
             gradient[label] -= 1.0 / count;
         }

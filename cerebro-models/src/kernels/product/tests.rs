@@ -9,11 +9,13 @@ fn random(name: &str, length: usize) -> Vec<f32> {
     (0..length).map(|_| rng.normal() as f32).collect()
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "what shares work between threads may fail")]
 fn one_by_one(count: usize, _: usize, each: &(dyn Fn(usize) + Sync + Send)) -> ort::Result<()> {
     (0..count).for_each(each);
     Ok(())
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "what shares work between threads may fail")]
 fn backwards(count: usize, _: usize, each: &(dyn Fn(usize) + Sync + Send)) -> ort::Result<()> {
     (0..count).rev().for_each(each);
     Ok(())
@@ -34,10 +36,9 @@ fn expected(product: &Product<'_>) -> Vec<f64> {
             let bias = product.bias.get(column).map_or(0.0, |bias| f64::from(*bias));
             let sum = bias + terms.sum::<f64>();
             result.push(match product.finish {
-                Finish::None => sum,
                 Finish::Rectified => sum.max(0.0),
                 Finish::Masked(mask) if mask[row * columns + column] == 0.0 => 0.0,
-                Finish::Masked(_) => sum,
+                Finish::None | Finish::Masked(_) => sum,
             });
         }
     }
