@@ -16,6 +16,8 @@ pub(super) struct Board {
     /// The order in which all jobs go round the partitions, if it is fixed.
     ring: Option<Arc<Ring>>,
     pub(super) jobs: Vec<Job>,
+    /// The jobs that have work, in order: of thousands that were ever there, most have none.
+    pub(super) working: Vec<u32>,
     pub(super) seats: Vec<Seat>,
     /// For each job, the partitions of its epoch that are neither done nor running.
     open: Vec<u64>,
@@ -47,6 +49,7 @@ impl Board {
             layout: Arc::new(layout),
             ring: ring.map(Arc::new),
             jobs: Vec::new(),
+            working: Vec::new(),
             seats: Vec::new(),
             open: Vec::new(),
             ready: Ready::default(),
@@ -62,13 +65,13 @@ impl Board {
 
     /// A board with only the jobs that have work, under new numbers, and their numbers here.
     pub(super) fn project(&self) -> (Board, Vec<u32>) {
-        let alive = |job: &u32| self.jobs[*job as usize].has_work();
-        let numbers: Vec<u32> = (0..self.jobs.len() as u32).filter(alive).collect();
+        let numbers = self.working.clone();
         let words = self.layout.words();
         let mut board = Board {
             layout: Arc::clone(&self.layout),
             ring: self.ring.clone(),
             jobs: numbers.iter().map(|&job| self.jobs[job as usize]).collect(),
+            working: (0..numbers.len() as u32).collect(),
             seats: self.seats.clone(),
             open: Vec::with_capacity(numbers.len() * words),
             demand: self.demand.clone(),
@@ -98,6 +101,7 @@ impl Board {
         self.layout = Arc::clone(&other.layout);
         self.ring.clone_from(&other.ring);
         self.jobs.clone_from(&other.jobs);
+        self.working.clone_from(&other.working);
         self.seats.clone_from(&other.seats);
         self.open.clone_from(&other.open);
         self.demand.clone_from(&other.demand);
@@ -155,9 +159,26 @@ impl Board {
             ready: false,
         });
         self.begin_epoch(job);
+        self.list_if_working(job);
         self.count(job, 1.0);
         self.enqueue(job);
         job
+    }
+
+    /// Takes in that a job may have work now, or none any more.
+    fn list_if_working(&mut self, job: usize) {
+        let place = self.working.binary_search(&(job as u32));
+        match (self.jobs[job].has_work(), place) {
+            (true, Err(place)) => {
+                self.working.insert(place, job as u32);
+                // Weights may have changed while it was paused.
+                self.weigh(job);
+            }
+            (false, Ok(place)) => {
+                self.working.remove(place);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn open(&self, job: usize) -> &[u64] {
@@ -289,6 +310,7 @@ impl Board {
         let done = if state.training_left + state.validation_left == 0 {
             self.blocked.retain(|&(blocked, _, _)| blocked as usize != job);
             self.begin_epoch(job);
+            self.list_if_working(job);
             Done::Epoch
         } else if split == Split::Train && state.training_left == 0 {
             state.phase = Phase::Validating;
@@ -360,6 +382,7 @@ impl Board {
         self.dequeue(job);
         self.count(job, -1.0);
         change(&mut self.jobs[job]);
+        self.list_if_working(job);
         self.count(job, 1.0);
         self.enqueue(job);
     }
@@ -369,6 +392,7 @@ impl Board {
         if self.jobs[job].phase == Phase::Resting {
             self.dequeue(job);
             self.begin_epoch(job);
+            self.list_if_working(job);
             self.enqueue(job);
         }
     }
@@ -378,6 +402,7 @@ impl Board {
         self.dequeue(job);
         self.count(job, -1.0);
         self.end(job);
+        self.list_if_working(job);
         self.count(job, 1.0);
     }
 
@@ -385,6 +410,7 @@ impl Board {
     pub(super) fn stop(&mut self, job: usize) {
         self.give_up_epoch(job);
         self.jobs[job].active = false;
+        self.list_if_working(job);
         self.blocked.retain(|&(blocked, _, _)| blocked as usize != job);
     }
 

@@ -1,5 +1,6 @@
 //! What no schedule can beat.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -41,17 +42,20 @@ impl Scheduler {
     pub(super) fn bound_seconds(&self) -> Seconds {
         let board = &self.board;
         let layout = &board.layout;
-        let mut job_waits = vec![0.0_f64; board.jobs.len()];
+        let mut job_waits: HashMap<usize, f64> = HashMap::new();
         let mut worker_waits = vec![0.0_f64; self.workers.len()];
         for (worker, state) in self.workers.iter().enumerate() {
             for attempt in &state.running {
                 let left = self.still_takes(attempt);
                 worker_waits[worker] += left;
-                job_waits[attempt.trial] = job_waits[attempt.trial].max(left);
+                let wait = job_waits.entry(attempt.trial).or_default();
+                *wait = wait.max(left);
             }
         }
-        let jobs = (0..board.jobs.len()).filter(|&job| board.jobs[job].has_work());
-        let longest = jobs.map(|job| job_waits[job] + board.remaining(job)).fold(0.0, f64::max);
+        let wait = |job: usize| job_waits.get(&job).copied().unwrap_or_default();
+        let longest = board.working.iter().map(|&job| job as usize);
+        let longest = longest.map(|job| wait(job) + board.remaining(job));
+        let longest = longest.fold(0.0, f64::max);
 
         // What a worker alone holds it must do; all of it together must be done by all.
         let mut alone = worker_waits.clone();

@@ -63,13 +63,21 @@ impl Board {
         for seat in &mut self.seats {
             seat.load = 0.0;
         }
-        for job in 0..self.jobs.len() {
-            let open = self.layout.range(Split::Train).filter(|&p| self.is_open(job, p));
-            self.jobs[job].open_weight = open.map(|p| self.layout.weight(p)).sum();
+        let working = std::mem::take(&mut self.working);
+        for &job in &working {
+            let job = job as usize;
+            self.weigh(job);
             self.count(job, 1.0);
             self.jobs[job].ready = false;
             self.enqueue(job);
         }
+        self.working = working;
+    }
+
+    /// Computes the weight of a job's open training partitions anew.
+    pub(super) fn weigh(&mut self, job: usize) {
+        let open = self.layout.range(Split::Train).filter(|&p| self.is_open(job, p));
+        self.jobs[job].open_weight = open.map(|p| self.layout.weight(p)).sum();
     }
 
     /// Seconds until the job is done at the earliest, from when its running units are: its
