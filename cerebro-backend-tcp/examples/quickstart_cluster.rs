@@ -1,9 +1,10 @@
 //! What a cluster costs: the job of the quickstart on two threads of this process, and on two worker
 //! processes that are reached through TCP, in turn. Prints the ratio of the times from when the
-//! workers are there to the end.
+//! workers are there to the end, and of the processor time of all processes meanwhile, which depends
+//! less on what else the machine does.
 //!
 //! ```text
-//! cargo run --release -p cerebro-backend-tcp --features onnx --example quickstart_cluster [-- ROUNDS]
+//! cargo run --release -p cerebro-backend-tcp --features onnx --example quickstart_cluster [-- ROUNDS [EPOCHS]]
 //! ```
 //!
 //! The two train to the same bits, or this program fails.
@@ -45,37 +46,77 @@ fn main() -> Result<(), Box<dyn Error>> {
             let options = Options::new(driver).threads_per_slot(1);
             Ok(worker::serve(Registry::onnx(), options)?)
         }
-        [] => compare(ROUNDS),
-        [rounds] => compare(rounds.parse()?),
-        _ => Err("usage: quickstart_cluster [ROUNDS]".into()),
+        [] => compare(ROUNDS, EPOCHS),
+        [rounds] => compare(rounds.parse()?, EPOCHS),
+        [rounds, epochs] => compare(rounds.parse()?, epochs.parse()?),
+        _ => Err("usage: quickstart_cluster [ROUNDS [EPOCHS]]".into()),
     }
 }
 
-fn compare(rounds: usize) -> Result<(), Box<dyn Error>> {
+/// What a training cost: the time, the processor time of all processes, and the share of their time
+/// in which the slots computed.
+struct Cost {
+    wall: Duration,
+    processor: Duration,
+    utilisation: f64,
+}
+
+/// A training: its cost, and the weights of the best model.
+type Trained = (Cost, Vec<u8>);
+
+fn compare(rounds: usize, epochs: u32) -> Result<(), Box<dyn Error>> {
     runtime::install()?;
     let folder = tempfile::tempdir()?;
     let dataset = prepare(folder.path())?;
-    let (mut local, mut cluster) = (Vec::new(), Vec::new());
+    let (mut walls, mut processors) = (Vec::new(), Vec::new());
     for round in 1..=rounds.max(1) {
         let backend = LocalBackend::builder().workers(WORKERS).threads_per_worker(1).build()?;
-        let (time, weights) = train(&dataset, Arc::new(backend))?;
-        local.push(time);
-        let (cluster_time, cluster_weights) = on_processes(&dataset)?;
-        cluster.push(cluster_time);
+        let (threads, weights) = train(&dataset, epochs, Arc::new(backend), &[])?;
+        let (processes, cluster_weights) = on_processes(&dataset, epochs)?;
         if weights != cluster_weights {
             return Err("the weights of the best model are not the same".into());
         }
-        let (a, b) = (time.as_secs_f64(), cluster_time.as_secs_f64());
-        println!("round {round}: threads {a:.2} s, processes {b:.2} s, ratio {:.3}", b / a);
+        for (name, cost) in [("threads", &threads), ("processes", &processes)] {
+            let (wall, processor) = (cost.wall.as_secs_f64(), cost.processor.as_secs_f64());
+            let busy = 100.0 * cost.utilisation;
+            println!(
+                "round {round}: {name:9} {wall:6.2} s, processor {processor:6.2} s, \
+                 slots computing {busy:4.1} %"
+            );
+        }
+        walls.push((threads.wall, processes.wall));
+        processors.push((threads.processor, processes.processor));
     }
-    let ratio = median(&mut cluster).as_secs_f64() / median(&mut local).as_secs_f64();
-    println!("medians: ratio {ratio:.3}");
+    println!(
+        "processes over threads, medians: time {:.3}, processor time {:.3}",
+        ratio(&walls),
+        ratio(&processors)
+    );
     Ok(())
 }
 
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
+/// The median of the second over the median of the first.
+fn ratio(times: &[(Duration, Duration)]) -> f64 {
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2].as_secs_f64()
+    };
+    let (first, second): (Vec<Duration>, Vec<Duration>) = times.iter().copied().unzip();
+    median(second) / median(first)
+}
+
+/// The processor time of this process and of its children so far, zero where `/proc` does not tell.
+fn processor_time(children: &[u32]) -> Duration {
+    let own = std::process::id();
+    children.iter().chain([&own]).filter_map(|&process| processor_time_of(process)).sum()
+}
+
+fn processor_time_of(process: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    // Linux counts in hundredths of a second, whatever the kernel's own clock.
+    Some(Duration::from_millis(ticks * 10))
 }
 
 /// The digits of the quickstart, in 4 partitions to train on and 2 to validate.
@@ -93,11 +134,13 @@ fn prepare(folder: &Path) -> Result<ParquetDataset, Box<dyn Error>> {
         .run(folder.join("data"))?)
 }
 
-/// The time of the training, and the weights of the best model.
+/// Trains on `backend`, whose workers are in the processes `children`.
 fn train(
     dataset: &ParquetDataset,
+    epochs: u32,
     backend: Arc<dyn Backend>,
-) -> Result<(Duration, Vec<u8>), Box<dyn Error>> {
+    children: &[u32],
+) -> Result<Trained, Box<dyn Error>> {
     let space = Space::builder()
         .choice("hidden", [vec![256], vec![512, 256], vec![512, 512]])
         .choice("batch_size", [4, 8])
@@ -111,41 +154,55 @@ fn train(
         .metric(Metric::Accuracy)
         .input("pixels")
         .target("label");
-    let ends = Arc::new(Mutex::new((Duration::ZERO, Duration::ZERO)));
-    let seen = Arc::clone(&ends);
+    let now = Mark { at: Duration::ZERO, processor: Duration::ZERO };
+    let ends = Arc::new(Mutex::new((now, now)));
+    let (seen, processes) = (Arc::clone(&ends), children.to_vec());
     let result = Experiment::builder()
         .dataset(dataset.clone())
         .model(trainer)
         .search(Random::new(&space, TRIALS, Seed(SEED))?)
         .objective(Objective::maximize("accuracy"))
         .policy(Policy::Seeded)
-        .epochs(EPOCHS)
+        .epochs(epochs)
         .seed(SEED)
         .concurrent_trials(12)
         .keep_models(1)
         .observer(move |at: Duration, event: &Event| {
-            if let Ok(mut ends) = seen.lock() {
-                match event {
-                    Event::ExperimentStarted { .. } => ends.0 = at,
-                    Event::ExperimentEnded { .. } => ends.1 = at,
-                    _ => {}
-                }
+            let Ok(mut ends) = seen.lock() else { return };
+            let now = || Mark { at, processor: processor_time(&processes) };
+            match event {
+                Event::ExperimentStarted { .. } => ends.0 = now(),
+                Event::ExperimentEnded { .. } => ends.1 = now(),
+                _ => {}
             }
         })
         .build()?
         .run_blocking(backend)?;
     let weights = block_on(result.state(result.best()?.id))?.to_vec();
     let (started, ended) = *ends.lock().map_err(|_| "the observer panicked")?;
-    Ok((ended.saturating_sub(started), weights))
+    let cost = Cost {
+        wall: ended.at.saturating_sub(started.at),
+        processor: ended.processor.saturating_sub(started.processor),
+        utilisation: result.summary().utilisation(),
+    };
+    Ok((cost, weights))
 }
 
-fn on_processes(dataset: &ParquetDataset) -> Result<(Duration, Vec<u8>), Box<dyn Error>> {
+/// An instant of a training, and the processor time until then.
+#[derive(Clone, Copy)]
+struct Mark {
+    at: Duration,
+    processor: Duration,
+}
+
+fn on_processes(dataset: &ParquetDataset, epochs: u32) -> Result<Trained, Box<dyn Error>> {
     let backend = Arc::new(TcpBackend::builder().listen("127.0.0.1:0").workers(WORKERS).build()?);
     let driver = backend.address().to_string();
     let program = std::env::current_exe()?;
     let start = |_| Command::new(&program).args(["worker", &driver]).spawn();
     let crew = (0..WORKERS).map(start).collect::<Result<Vec<Child>, _>>()?;
-    let trained = train(dataset, Arc::clone(&backend) as Arc<dyn Backend>);
+    let children: Vec<u32> = crew.iter().map(Child::id).collect();
+    let trained = train(dataset, epochs, Arc::clone(&backend) as Arc<dyn Backend>, &children);
     block_on(backend.shutdown())?;
     for mut worker in crew {
         worker.wait()?;
