@@ -5,9 +5,13 @@
 //! cargo run --release -p cerebro-backend-tcp --example cluster [-- REPORT.html]
 //! ```
 //!
-//! The report's schedule shows the death and the return. On real machines the same program would be
-//! started on each, as `cluster worker DRIVER:PORT`, with certificates: see
-//! `docs/run-a-cluster.md`.
+//! The report's schedule shows the death and the return. On real machines the same program is started
+//! on each, with certificates (see `docs/run-a-cluster.md`); nothing is killed then:
+//!
+//! ```text
+//! cluster driver 0.0.0.0:7700 WORKERS CERTIFICATES
+//! cluster worker DRIVER:7700 0.0.0.0:0 CERTIFICATES
+//! ```
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -15,10 +19,10 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cerebro_backend_tcp::TcpBackend;
 use cerebro_backend_tcp::worker::{self, Options, Registry};
+use cerebro_backend_tcp::{Certificates, Security, TcpBackend, TcpBackendBuilder};
 use cerebro_core::data::{DataError, MemoryDataset, MemoryPartition, Partition};
-use cerebro_core::experiment::Experiment;
+use cerebro_core::experiment::{Experiment, ExperimentBuilder};
 use cerebro_core::metric::LOSS;
 use cerebro_core::observe::{Event, HtmlReport, Leaderboard};
 use cerebro_core::search::Random;
@@ -34,44 +38,68 @@ const DATA: &str = "moons:6,3";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match &arguments[..] {
-        [command, driver] if command == "worker" => serve(driver),
-        [report] => drive(report),
-        [] => drive("cluster.html"),
-        _ => Err("usage: cluster [REPORT.html] or cluster worker DRIVER:PORT".into()),
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["driver", address, workers, keys] => run_driver(address, workers.parse()?, keys),
+        ["worker", driver, address, keys] => {
+            serve(Options::new(driver).listen(address).security(tls(keys)?))
+        }
+        ["worker", driver] => serve(Options::new(driver)),
+        [report] => demonstrate(report),
+        [] => demonstrate("cluster.html"),
+        _ => {
+            Err("usage: cluster [REPORT.html], or cluster driver ADDRESS WORKERS CERTIFICATES, or \
+                  cluster worker DRIVER:PORT [ADDRESS CERTIFICATES]"
+                .into())
+        }
     }
 }
 
+fn tls(keys: &str) -> Result<Security, Box<dyn Error>> {
+    Ok(Security::MutualTls(Certificates::read(keys)?))
+}
+
 /// A worker that can make this program's models and data.
-fn serve(driver: &str) -> Result<(), Box<dyn Error>> {
+fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     let registry = Registry::new()
         .model("logistic regression", |_: &[u8]| Ok(Arc::new(logistic_regression) as _))
         .dataset("moons", |url| Ok(Arc::new(moons(url)?)));
-    Ok(worker::serve(registry, Options::new(driver))?)
+    Ok(worker::serve(registry, options)?)
 }
 
-fn drive(report: &str) -> Result<(), Box<dyn Error>> {
-    let backend = TcpBackend::builder()
-        .listen("127.0.0.1:0")
-        .workers(3)
-        .model("logistic regression", [])
-        .data(DATA)
-        .lease(Duration::from_secs(2))
-        .build()?;
-    let address = backend.address();
-    let crew = (0..3).map(|_| start_worker(address)).collect::<Result<Vec<Child>, _>>()?;
-    let crew = Arc::new(Mutex::new(crew));
+/// A driver for workers elsewhere.
+fn run_driver(address: &str, workers: usize, keys: &str) -> Result<(), Box<dyn Error>> {
+    let backend = driver().listen(address).workers(workers).security(tls(keys)?).build()?;
+    let result = experiment()?.build()?.run_blocking(Arc::new(backend))?;
+    println!("\n{}\n{}", Leaderboard::from(&result).top(5), result.summary());
+    Ok(())
+}
+
+fn driver() -> TcpBackendBuilder {
+    TcpBackend::builder().model("logistic regression", []).data(DATA)
+}
+
+fn experiment() -> Result<ExperimentBuilder, Box<dyn Error>> {
     let space = Space::builder()
         .loguniform("learning_rate", 1e-3, 1.0)
         .choice("batch_size", [16, 64])
         .build()?;
-    let result = Experiment::builder()
+    Ok(Experiment::builder()
         .name("a cluster that survives")
         .dataset(moons(DATA)?)
         .model(logistic_regression)
         .search(Random::new(&space, 12, Seed(7))?)
         .objective(Objective::maximize("accuracy"))
-        .epochs(8)
+        .epochs(8))
+}
+
+/// A driver and its workers on this machine, one of which is killed.
+fn demonstrate(report: &str) -> Result<(), Box<dyn Error>> {
+    let backend =
+        driver().listen("127.0.0.1:0").workers(3).lease(Duration::from_secs(2)).build()?;
+    let address = backend.address();
+    let crew = (0..3).map(|_| start_worker(address)).collect::<Result<Vec<Child>, _>>()?;
+    let crew = Arc::new(Mutex::new(crew));
+    let result = experiment()?
         .observer(trouble(address, Arc::clone(&crew)))
         .observer(HtmlReport::create(report)?)
         .build()?;

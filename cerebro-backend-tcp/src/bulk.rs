@@ -165,6 +165,13 @@ pub(crate) enum FetchError {
     NoMemory(u64),
 }
 
+/// What was received, and what went wrong on the way to it.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) state: State,
+    pub(crate) troubles: Vec<String>,
+}
+
 /// Takes what is wanted from the first of `sources` that has it; damaged, it is asked for again.
 ///
 /// The error names every source and what was wrong with it.
@@ -173,27 +180,26 @@ pub(crate) async fn fetch_from_any(
     wanted: &Wanted,
     limit: usize,
     security: &Security,
-) -> Result<State, String> {
-    let mut reasons = Vec::new();
+) -> Result<Fetched, String> {
+    let mut troubles = Vec::new();
     for source in sources {
-        let mut attempt = 1;
-        let error = loop {
-            match fetch(&source, wanted, limit, security).await {
-                Ok(bytes) => return Ok(State::from(bytes)),
-                Err(error @ FetchError::Damaged(_)) if attempt < ATTEMPTS => {
-                    tracing::warn!(source = source.address, %error, "a State is fetched again");
-                    attempt += 1;
-                }
-                Err(error) => break error,
+        for attempt in 1..=ATTEMPTS {
+            let error = match fetch(&source, wanted, limit, security).await {
+                Ok(bytes) => return Ok(Fetched { state: State::from(bytes), troubles }),
+                Err(error) => error,
+            };
+            tracing::warn!(source = source.address, %error, attempt, "a State could not be fetched");
+            troubles.push(format!("from {}: {error}", source.address));
+            // Whatever else it is, it will be the same again.
+            if !matches!(error, FetchError::Damaged(_)) {
+                break;
             }
-        };
-        tracing::warn!(source = source.address, %error, "a State could not be fetched");
-        reasons.push(format!("from {}: {error}", source.address));
+        }
     }
-    if reasons.is_empty() {
+    if troubles.is_empty() {
         return Err("nobody is known to hold it".to_owned());
     }
-    Err(reasons.join("; "))
+    Err(troubles.join("; "))
 }
 
 async fn fetch(

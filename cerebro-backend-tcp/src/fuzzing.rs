@@ -113,7 +113,8 @@ mod tests {
     use super::*;
     use crate::protocol::{
         Beat, Draining, Failure, Metric, PartitionFailed, PartitionLoaded, Progress, Refused,
-        Report, StateHeld, StateMissed, StateName, UnitEnded, from_worker::What, unit_ended::How,
+        Report, StateHeld, StateMissed, StateName, Trouble, UnitEnded, from_worker::What,
+        unit_ended::How,
     };
 
     fn number() -> impl Strategy<Value = u64> {
@@ -155,6 +156,7 @@ mod tests {
             Just(What::Draining(Draining {})),
             Just(What::Register(Register::default())),
             ".{0,5}".prop_map(|reason| What::Refused(Refused { reason })),
+            ".{0,400}".prop_map(|what| What::Trouble(Trouble { what })),
             (number(), number()).prop_map(|(partition, rows)| {
                 let partition = partition as u32;
                 What::PartitionLoaded(PartitionLoaded { partition, rows, ..Default::default() })

@@ -60,7 +60,8 @@ async fn fetch(cluster: &Cluster, name: StateName, holders: &[Holder]) -> Result
     let sources = sources.map(|address| Source { address, role: WORKER });
     let wanted = Wanted { what: Some(wanted::What::State(name.into())) };
     let terms = &cluster.terms;
-    fetch_from_any(sources, &wanted, terms.most_state_bytes, &terms.security).await
+    let fetched = fetch_from_any(sources, &wanted, terms.most_state_bytes, &terms.security);
+    Ok(fetched.await?.state)
 }
 
 /// The State of `trial` at `version`, made again if it was lost.

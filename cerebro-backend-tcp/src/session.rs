@@ -188,6 +188,7 @@ pub(crate) fn take_in(cluster: &Cluster, id: WorkerId, message: FromWorker) -> R
             let name = missed.state.ok_or("a State without a name")?;
             cluster.state_missed(id, name.into(), &missed.reason);
         }
+        Some(What::Trouble(trouble)) => cluster.trouble(id, trouble.what),
         Some(What::Draining(_)) => cluster.draining(id),
         Some(What::Refused(refused)) => cluster.refused(id, &refused.reason),
         Some(What::Register(_)) => return Err("a second registration".to_owned()),

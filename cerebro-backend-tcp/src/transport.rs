@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::transport::server::Connected;
 
@@ -19,6 +19,8 @@ use crate::security::{BULK, CALLS, Identity, Security, explain, server_name};
 
 /// How long the other end may take to connect and to show who it is.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How often it is said that connections are refused because there are too many.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -135,6 +137,7 @@ pub(crate) async fn accept(
     bulk: mpsc::Sender<Connection>,
 ) {
     let permits = Arc::new(Semaphore::new(bound));
+    let mut turned_away = TurnedAway::default();
     loop {
         let (socket, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -146,7 +149,9 @@ pub(crate) async fn accept(
             }
         };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            tracing::warn!(%address, bound, "too many connections: this one is refused");
+            if let Some(count) = turned_away.another(Instant::now()) {
+                tracing::warn!(%address, bound, count, "too many connections are refused");
+            }
             continue;
         };
         let (security, calls, bulk) = (security.clone(), calls.clone(), bulk.clone());
@@ -162,6 +167,25 @@ pub(crate) async fn accept(
                 Err(_) => tracing::warn!(%address, "a connection said nothing and was closed"),
             }
         });
+    }
+}
+
+/// Connections that were refused because there are too many: a flood must not fill the log.
+#[derive(Debug, Default)]
+struct TurnedAway {
+    unsaid: u64,
+    said: Option<Instant>,
+}
+
+impl TurnedAway {
+    /// Another one; how many there were since the last time that this was to be said, if it is now.
+    fn another(&mut self, now: Instant) -> Option<u64> {
+        self.unsaid += 1;
+        if self.said.is_some_and(|said| now < said + SAY_AGAIN) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -240,5 +264,17 @@ impl Connected for Connection {
 
     fn connect_info(&self) -> Peer {
         self.peer.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_told_of_once_in_a_while_and_none_is_left_out() {
+        let (mut turned_away, begun) = (TurnedAway::default(), Instant::now());
+        let said = (0..3000).filter_map(|n| turned_away.another(begun + Duration::from_millis(n)));
+        assert_eq!(said.collect::<Vec<_>>(), [1, 1000, 1000]);
     }
 }

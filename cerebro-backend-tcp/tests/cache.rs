@@ -125,6 +125,8 @@ fn a_disk_that_is_full_does_not_stop_the_run_and_the_driver_says_so() {
     is_as_if_undisturbed(&result, &recorder);
     let folder = folder.path().to_str().unwrap();
     assert!(log::says(&["worker-0", "cannot be kept", folder, "space"]), "{}", log::all());
+    let summary = result.summary().to_string();
+    assert!(summary.contains("cannot be kept") && summary.contains("space"), "{summary}");
 }
 
 #[test]

@@ -13,7 +13,8 @@ use cerebro_core::Split;
 use cerebro_core::experiment::ExperimentResult;
 use cerebro_core::observe::Event;
 use support::experiments::{
-    EPOCHS, Recorder, TRAIN, experiment, is_as_if_undisturbed, rates, states, undisturbed,
+    EPOCHS, Recorder, TRAIN, experiment, is_as_if_undisturbed, rates, states, tells_of_losses,
+    undisturbed,
 };
 use support::faulty::{self, Fault, Process};
 use support::{Reserved, driver};
@@ -61,6 +62,7 @@ fn run(
 fn cost_little(result: &ExperimentResult) {
     let summary = result.summary();
     assert!(summary.repeated_units <= summary.lost_workers * u64::from(TRIALS), "{summary:?}");
+    tells_of_losses(result);
 }
 
 #[test]

@@ -13,7 +13,9 @@ use cerebro_backend_tcp::{TcpBackend, TcpBackendBuilder};
 use cerebro_core::observe::Event;
 use cerebro_core::testing::Tally;
 use cerebro_core::{Config, Model, ModelError, Slot};
-use support::experiments::{Recorder, TRAIN, VALIDATION, experiment, is_as_if_undisturbed, rates};
+use support::experiments::{
+    Recorder, TRAIN, VALIDATION, experiment, is_as_if_undisturbed, rates, tells_of_losses,
+};
 use support::faulty::{self, Fault};
 use support::proxy::Proxy;
 use support::{Reserved, Worker, driver, registry};
@@ -57,6 +59,7 @@ fn a_worker_that_is_cut_off_is_lost_and_comes_back_when_the_network_does() {
     });
     // On a machine that is busy enough, a lease may run out for no other reason.
     assert!(result.summary().lost_workers >= 1);
+    tells_of_losses(&result);
 }
 
 #[test]
@@ -75,6 +78,8 @@ fn a_state_that_is_damaged_on_the_way_is_fetched_again() {
     let result = run(backend, |_| ());
     assert!(proxy.has_lied());
     assert_eq!((result.summary().lost_workers, result.summary().retried_units), (0, 0));
+    let summary = result.summary().to_string();
+    assert!(summary.contains("was fetched again") && summary.contains("damaged"), "{summary}");
 }
 
 #[test]

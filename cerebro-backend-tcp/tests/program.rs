@@ -44,6 +44,15 @@ fn it_explains_itself_and_refuses_what_it_does_not_know() {
     }
 }
 
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn a_gpu_is_refused_at_once_where_the_program_cannot_use_one() {
+    let output =
+        program().args(["--driver", "127.0.0.1:1", "--device", "cuda:0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(says(&output).contains("--features onnx,cuda"), "{}", says(&output));
+}
+
 fn certificates(folder: &Path) -> Output {
     program().arg("certificates").arg(folder).args(["one", "two"]).output().unwrap()
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use cerebro_backend_tcp::worker::{Options, WorkerError, serve_until};
 use cerebro_backend_tcp::{Authority, Certificates, Security, TcpBackend};
 use cerebro_core::observe::Event;
+use futures::StreamExt;
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use support::experiments::{Recorder, experiment, is_as_if_undisturbed, rates};
 use support::proxy::Proxy;
@@ -270,13 +271,72 @@ fn messages_that_are_malformed_or_too_large_close_their_connection_and_nothing_e
     assert_eq!(result.summary().completed, 2);
 }
 
+/// Of the form of a worker's message, with a registration of any bytes.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Registration {
+    #[prost(bytes = "vec", tag = "1")]
+    register: Vec<u8>,
+}
+
+#[test]
+fn a_registration_of_many_megabytes_is_refused() {
+    log::start();
+    let backend = driver().build().unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", backend.address()));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let refused = runtime.block_on(async {
+        let mut client = tonic::client::Grpc::new(endpoint.unwrap().connect().await.unwrap());
+        client.ready().await.unwrap();
+        // A name of so many letters, as the schema has it.
+        let register = [&[0x1a, 0x80, 0x80, 0x80, 0x04][..], &vec![b'x'; 8 << 20]].concat();
+        let said = endless(Registration { register });
+        let path = "/cerebro.v1.Cluster/Attend".parse().unwrap();
+        let codec = tonic_prost::ProstCodec::<Registration, Registration>::default();
+        let mut answers =
+            client.streaming(tonic::Request::new(said), path, codec).await?.into_inner();
+        // The first one is the greeting.
+        while answers.message().await?.is_some() {}
+        Ok::<(), tonic::Status>(())
+    });
+    assert!(refused.is_err(), "it is not let in");
+    let logged = ["WARN", "a registration was refused", "message length too large"];
+    assert!(log::comes_to_say(&logged), "{}", log::all());
+    let _worker = Worker::start(backend.address());
+    let result = experiment(rates(2)).build().unwrap().run_blocking(Arc::new(backend)).unwrap();
+    assert_eq!(result.summary().completed, 2);
+}
+
+/// One message, and no end: a worker's session goes on.
+fn endless(first: Registration) -> impl futures::Stream<Item = Registration> {
+    futures::stream::once(std::future::ready(first)).chain(futures::stream::pending())
+}
+
+/// The memory of this process, as far as the system tells.
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0) * 1024
+}
+
 #[test]
 fn a_flood_of_connections_is_cut_at_the_bound() {
+    log::start();
     let backend = driver().most_workers(2).build().unwrap();
-    let streams: Vec<TcpStream> =
-        (0..100).map(|_| TcpStream::connect(backend.address()).unwrap()).collect();
-    // All but the first few are closed at once, and those when they have said nothing for a while.
-    for stream in streams {
+    let before = resident_bytes();
+    // Four connections for each worker are let in, and say nothing.
+    let idle: Vec<TcpStream> =
+        (0..8).map(|_| TcpStream::connect(backend.address()).unwrap()).collect();
+    for _ in 0..2000 {
+        let stream = TcpStream::connect(backend.address()).unwrap();
+        // Closed at once.
+        assert!(until_closed(stream).is_empty());
+    }
+    let logged = ["WARN", "too many connections are refused", "bound=8"];
+    assert!(log::comes_to_say(&logged), "{}", log::all());
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 128 << 20, "{grown} bytes more");
+    for stream in idle {
+        // Closed when they have said nothing for a while.
         assert!(until_closed(stream).is_empty());
     }
     let _worker = Worker::start(backend.address());

@@ -227,6 +227,15 @@ pub enum WorkerEvent {
         /// The rows since the unit began.
         rows: u64,
     },
+    /// Something went wrong that cost time and nothing else: a State that came damaged and was
+    /// fetched again, a cache on a disk that is full. The summary of the experiment has it among its
+    /// warnings.
+    Trouble {
+        /// The worker that met with it.
+        worker: WorkerId,
+        /// What it was, for people.
+        what: String,
+    },
 }
 
 /// Where units run: threads of this process, a cluster.

@@ -10,6 +10,9 @@ use crate::ledger::{Holder, StateName};
 use crate::protocol::{self, from_driver, unit_ended};
 use crate::wire::{failure_from_wire, report_from_wire};
 
+/// The characters of a trouble that are kept.
+const LONGEST_TROUBLE: usize = 300;
+
 impl Cluster {
     pub(crate) fn beat(&self, id: WorkerId) {
         if let Some(worker) = self.books().workers.get(&id) {
@@ -30,7 +33,8 @@ impl Cluster {
             return Err(format!("it loaded {partition} without having been asked to"));
         }
         if !loaded.trouble.is_empty() {
-            tracing::warn!(worker = %id, %partition, trouble = loaded.trouble, "the cache on disk");
+            let trouble = format!("{partition} and the cache on disk: {}", loaded.trouble);
+            self.trouble(id, trouble);
         }
         self.say(WorkerEvent::PartitionLoaded {
             worker: id,
@@ -73,6 +77,16 @@ impl Cluster {
         drop(books);
         self.changed();
         Ok(())
+    }
+
+    /// Something that stops nothing, for people.
+    pub(crate) fn trouble(&self, id: WorkerId, mut what: String) {
+        // It comes from elsewhere, and people read lines.
+        if what.chars().count() > LONGEST_TROUBLE {
+            what = what.chars().take(LONGEST_TROUBLE).chain("...".chars()).collect();
+        }
+        tracing::warn!(worker = %id, what, "a worker met with trouble");
+        self.say(WorkerEvent::Trouble { worker: id, what });
     }
 
     /// A worker that cannot do the job is of no use to it.

@@ -76,7 +76,7 @@ pub(super) async fn prepare(worker: &Arc<Worker>, asked: protocol::Job) -> Resul
     let wanted = Wanted { what: Some(wanted::What::Blueprint(asked.blueprint)) };
     let limit = worker.options.most_state_bytes;
     let blueprint = fetch_from_any([source], &wanted, limit, &worker.options.security).await;
-    let blueprint = blueprint.map_err(|reason| format!("fetching the model: {reason}"))?;
+    let blueprint = blueprint.map_err(|reason| format!("fetching the model: {reason}"))?.state;
     let preparing = Arc::clone(worker);
     let job = tokio::task::spawn_blocking(move || {
         let builder = preparing.registry.make(&asked.model, &blueprint.to_vec())?;

@@ -68,8 +68,8 @@ pub enum WorkerError {
         /// Why not.
         source: io::Error,
     },
-    /// The driver will not have it, now or later.
-    #[error("the driver at {driver} refuses this worker: {reason}")]
+    /// The driver will not have it, or may not be dialled, now or later.
+    #[error("the driver at {driver} cannot be served: {reason}")]
     Refused {
         /// The driver.
         driver: String,

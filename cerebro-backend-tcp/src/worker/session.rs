@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use super::states::Taken;
 use super::{Worker, asked, job, unit};
-use crate::bulk::{Source, fetch_from_any};
+use crate::bulk::{Fetched, Source, fetch_from_any};
 use crate::cluster::FROM_DRIVER;
 use crate::ledger::StateName;
 use crate::protocol::cluster_client::ClusterClient;
@@ -164,7 +164,12 @@ impl Session {
         let limit = options.most_state_bytes;
         let hop = tracing::info_span!("hop", state = ?name);
         let fetch = fetch_from_any(sources, &wanted, limit, &options.security);
-        let state = fetch.instrument(hop).await?;
+        let Fetched { state, troubles } = fetch.instrument(hop).await?;
+        for trouble in troubles {
+            let (trial, version) = (name.trial, name.version);
+            let what = format!("version {version} of {trial} was fetched again: {trouble}");
+            self.say(from_worker::What::Trouble(protocol::Trouble { what }));
+        }
         if states.put(self.number, name, state.clone()) == Taken::TooLate {
             return Err("the session is over".to_owned());
         }

@@ -116,6 +116,18 @@ pub fn is_as_if_undisturbed(result: &ExperimentResult, recorder: &Recorder) {
     }
 }
 
+/// What a person reads at the end says how many workers were lost, and what was run again for it.
+pub fn tells_of_losses(result: &ExperimentResult) {
+    let (summary, text) = (result.summary(), result.summary().to_string());
+    let faults = text.lines().find(|line| line.starts_with("faults")).expect("a line of its own");
+    let lost = match summary.lost_workers {
+        1 => "1 worker lost".to_owned(),
+        count => format!("{count} workers lost"),
+    };
+    let repeated = format!("{} repeated", summary.repeated_units);
+    assert!(faults.ends_with(&lost) && faults.contains(&repeated), "{text}");
+}
+
 /// The same experiment on the local backend.
 pub fn undisturbed(trials: u32) -> ExperimentResult {
     let local = cerebro_backend_local::LocalBackend::builder().workers(2).build().unwrap();

@@ -52,6 +52,11 @@ fn serve(Serve { options, device, level }: Serve) -> Result<(), Box<dyn std::err
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
     let runtime = match device {
         Device::Cpu => runtime::install()?,
+        device if !cfg!(feature = "cuda") => {
+            let remedy =
+                "this program was built without GPUs; build it with `--features onnx,cuda`";
+            return Err(format!("--device {device}: {remedy}").into());
+        }
         _ => runtime::install_cuda()?,
     };
     tracing::info!(library = %runtime.library().display(), "ONNX Runtime is loaded");

@@ -76,6 +76,8 @@ pub(super) struct Driver {
     awaiting_holders: Option<BoxFuture<'static, Happening>>,
     /// How often each unit was lost with its worker.
     losses: HashMap<Unit, u32>,
+    /// How many troubles workers have told of.
+    troubles: usize,
     /// Whether somebody can control the experiment.
     controlled: bool,
     stopping: bool,

@@ -57,6 +57,7 @@ impl Driver {
             workers: HashMap::new(),
             awaiting_holders: None,
             losses: HashMap::new(),
+            troubles: 0,
             experiment,
             backend,
             scheduler,

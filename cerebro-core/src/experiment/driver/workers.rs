@@ -13,6 +13,8 @@ use crate::schedule::WorkerSpec;
 
 /// A unit that so many workers were lost with is taken for the cause: its trial is given up.
 const LOSSES: u32 = 3;
+/// More troubles of workers than this do not go into the summary.
+const MOST_TROUBLES: usize = 20;
 
 /// Where the event loop stands when nothing runs.
 pub(super) enum Standstill {
@@ -94,8 +96,20 @@ impl Driver {
             WorkerEvent::Progress { worker, unit, rows } => {
                 self.tell(Event::UnitProgress { unit, worker, rows });
             }
+            WorkerEvent::Trouble { worker, what } => self.trouble(&format!("{worker}: {what}")),
         }
         Ok(())
+    }
+
+    /// Keeps what was not said before, up to a number that people read.
+    fn trouble(&mut self, what: &str) {
+        self.troubles += 1;
+        if self.troubles <= MOST_TROUBLES {
+            self.summary.warnings.push(what.to_owned());
+        } else if self.troubles == MOST_TROUBLES + 1 {
+            let more = format!("workers met with more than {MOST_TROUBLES} troubles; see the log");
+            self.summary.warnings.push(more);
+        }
     }
 
     pub(super) fn worker_lost(
