@@ -156,10 +156,11 @@ impl Stage {
                 self.phase(WORKERS - 1, at);
             }
             // Those that take over what was lost join with what they hold now, too.
-            Event::WorkerJoined { worker } if worker.id.0 as usize >= WORKERS => {
-                if self.phases.last().is_some_and(|phase| phase.workers < WORKERS) {
-                    self.phase(WORKERS, at);
-                }
+            Event::WorkerJoined { worker }
+                if worker.id.0 as usize >= WORKERS
+                    && self.phases.last().is_some_and(|phase| phase.workers < WORKERS) =>
+            {
+                self.phase(WORKERS, at);
             }
             _ => {}
         }
