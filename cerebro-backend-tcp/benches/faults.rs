@@ -29,7 +29,8 @@ use cerebro_core::{
 const WORKERS: usize = 8;
 const REPLICAS: usize = 3;
 const PARTITIONS: u32 = 16;
-const TRIALS: u32 = 32;
+const VALIDATION: u32 = 8;
+const TRIALS: u32 = 24;
 const EPOCHS: u32 = 5;
 /// What a unit takes.
 const UNIT: Duration = Duration::from_millis(100);
@@ -82,7 +83,7 @@ fn slow(config: &Config, _: &Slot) -> Result<Box<dyn Model>, ModelError> {
 fn registry() -> Registry {
     Registry::new()
         .model("slow", |_: &[u8]| Ok(Arc::new(slow) as _))
-        .dataset("tally", |_| Ok(Arc::new(testing::dataset(PARTITIONS, 0))))
+        .dataset("tally", |_| Ok(Arc::new(testing::dataset(PARTITIONS, VALIDATION))))
 }
 
 /// A time in which the same workers were there.
@@ -183,7 +184,7 @@ fn experiment() {
     let watching = Arc::clone(&stage);
     let configs = (0..TRIALS).map(|n| Config::new().with("rate", f64::from(n) / 100.0));
     let result = Experiment::builder()
-        .dataset(testing::dataset(PARTITIONS, 0))
+        .dataset(testing::dataset(PARTITIONS, VALIDATION))
         .model(slow)
         .search(Grid::of(configs).expect("so many Configs"))
         .objective(Objective::maximize("accuracy"))
