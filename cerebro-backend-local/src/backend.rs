@@ -103,7 +103,7 @@ pub struct LocalBackend {
 #[derive(Default)]
 struct Running {
     workers: Vec<(WorkerId, Sender<Request>, JoinHandle<()>)>,
-    units: Vec<(Unit, Cancellation)>,
+    units: Vec<(Unit, WorkerId, Cancellation)>,
 }
 
 impl LocalBackend {
@@ -217,14 +217,14 @@ impl Backend for LocalBackend {
         let (unit, worker) = (order.unit, order.worker);
         let lost = |reason: &str| UnitError::WorkerLost { worker, reason: reason.to_owned() };
         let (done, report) = oneshot::channel();
-        self.running().units.push((unit, order.cancellation.clone()));
+        self.running().units.push((unit, worker, order.cancellation.clone()));
         let sent = self.send(worker, Request::Run { order, done });
         let report = if sent {
             report.await.map_err(|_| lost("its thread ended"))
         } else {
             Err(lost("it is not running"))
         };
-        self.running().units.retain(|(running, _)| *running != unit);
+        self.running().units.retain(|(other, on, _)| (*other, *on) != (unit, worker));
         report?
     }
 
@@ -238,7 +238,7 @@ impl Backend for LocalBackend {
         version: u64,
         state: State,
     ) -> Result<(), BackendError> {
-        self.states.put(trial, version, state);
+        self.states.install(trial, version, state);
         Ok(())
     }
 
@@ -256,7 +256,7 @@ impl Backend for LocalBackend {
 
     async fn shutdown(&self) -> Result<(), BackendError> {
         let Running { workers, units } = std::mem::take(&mut *self.running());
-        for (_, cancellation) in units {
+        for (.., cancellation) in units {
             cancellation.cancel();
         }
         for (id, requests, thread) in workers {
@@ -280,7 +280,7 @@ impl Drop for LocalBackend {
     fn drop(&mut self) {
         // Threads end when their channels close; a backend that is dropped without `shutdown` asks
         // its units to stop and does not wait for them.
-        for (_, cancellation) in &self.running().units {
+        for (.., cancellation) in &self.running().units {
             cancellation.cancel();
         }
     }

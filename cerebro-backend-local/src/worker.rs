@@ -75,7 +75,6 @@ impl Worker {
 
     fn run(&self, order: &UnitOrder) -> Result<UnitReport, UnitError> {
         let begun = Instant::now();
-        let trial = order.unit.trial;
         let start = self.state_before(order)?;
         let partition = order.unit.partition;
         let partition = self.load(partition).map_err(|source| UnitError::Partition {
@@ -93,7 +92,7 @@ impl Worker {
         let version = match executed.state {
             Some(state) => {
                 let version = order.version + 1;
-                self.states.put(trial, version, state);
+                self.states.put(order.unit, version, state);
                 version
             }
             None => order.version,

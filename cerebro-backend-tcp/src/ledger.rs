@@ -98,9 +98,15 @@ impl Versions {
 }
 
 impl Ledger {
-    /// Takes in that a State was made: by a unit, or given by the driver (without a recipe).
-    pub(crate) fn made(&mut self, name: StateName, holder: Holder, recipe: Option<Recipe>) {
+    /// Takes in that a State was made: by a unit, or given by the driver (without a recipe). `false`
+    /// if another attempt at the same unit has made it before: the first one's bits count.
+    pub(crate) fn made(&mut self, name: StateName, holder: Holder, recipe: Option<Recipe>) -> bool {
         let trial = self.trials.entry(name.trial).or_default();
+        let is_held = trial.made.get(&name.version).is_some_and(|first| !first.holders.is_empty());
+        let before = trial.recipes.get(&name.version).map(|recipe| recipe.unit);
+        if is_held && before.is_some() && before == recipe.as_ref().map(|recipe| recipe.unit) {
+            return false;
+        }
         match recipe {
             Some(recipe) => {
                 trial.recipes.insert(name.version, recipe);
@@ -115,6 +121,7 @@ impl Ledger {
             // A version that is made again is on the way to one that is wanted.
             trial.kept.insert(name.version);
         }
+        true
     }
 
     /// Takes in that `holder` holds a State; `false` if these are not the bits that count.
@@ -376,6 +383,16 @@ mod tests {
         ledger.made(name(2, 77), C, Some(recipe));
         assert!(matches!(ledger.find(TRIAL, 2), Found::Held { name: n, .. } if n == name(2, 77)));
         assert!(!ledger.held(name(2, 2), B), "B comes back with other bits than those that count");
+    }
+
+    #[test]
+    fn of_two_attempts_at_a_unit_the_first_counts_and_another_unit_takes_its_place() {
+        let mut ledger = trained(&[A]);
+        assert!(!ledger.made(name(1, 50), B, Some(recipe(1))));
+        assert!(matches!(ledger.find(TRIAL, 1), Found::Held { name: n, .. } if n == name(1, 1)));
+        assert_eq!(holders(&ledger, 1), [A]);
+        assert!(ledger.made(name(1, 51), B, Some(recipe(7))));
+        assert!(matches!(ledger.find(TRIAL, 1), Found::Held { name: n, .. } if n == name(1, 51)));
     }
 
     #[test]

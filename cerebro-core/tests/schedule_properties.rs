@@ -49,6 +49,7 @@ fn act() -> impl Strategy<Value = Act> {
 #[derive(Clone, Debug)]
 struct Setting {
     policy: Policy,
+    speculation: Option<f64>,
     seed: u64,
     training: u32,
     validation: u32,
@@ -66,7 +67,7 @@ fn setting() -> impl Strategy<Value = Setting> {
     let worker = (1_usize..3, any::<u64>());
     let trial = (0_u32..3, any::<Option<u16>>());
     (
-        policy,
+        (policy, prop::option::of(1.0..3.0)),
         any::<u64>(),
         1_u32..6,
         0_u32..3,
@@ -74,15 +75,18 @@ fn setting() -> impl Strategy<Value = Setting> {
         prop::collection::vec(trial, 1..6),
         prop::collection::vec(act(), 0..60),
     )
-        .prop_map(|(policy, seed, training, validation, workers, trials, acts)| Setting {
-            policy,
-            seed,
-            training,
-            validation,
-            workers,
-            trials,
-            acts,
-        })
+        .prop_map(
+            |((policy, speculation), seed, training, validation, workers, trials, acts)| Setting {
+                policy,
+                speculation,
+                seed,
+                training,
+                validation,
+                workers,
+                trials,
+                acts,
+            },
+        )
 }
 
 #[derive(Clone, Debug)]
@@ -112,6 +116,8 @@ struct World {
     gone: Vec<WorkerId>,
     trials: BTreeMap<TrialId, TrialRecord>,
     running: Vec<Assignment>,
+    /// Attempts at units that another one was faster at.
+    superseded: BTreeSet<(Unit, WorkerId)>,
     now: Duration,
 }
 
@@ -126,8 +132,9 @@ impl World {
         let validation = (0..setting.validation).map(|id| partition(id, Split::Validation));
         let training = (0..setting.training).map(|id| partition(100 + id, Split::Train));
         let partitions: Vec<PartitionSpec> = validation.chain(training).collect();
-        let scheduler =
+        let mut scheduler =
             Scheduler::new(setting.policy.clone(), Seed(setting.seed), &partitions).unwrap();
+        scheduler.set_speculation(setting.speculation);
         let mut world = Self {
             scheduler,
             partitions,
@@ -135,6 +142,7 @@ impl World {
             gone: Vec::new(),
             trials: BTreeMap::new(),
             running: Vec::new(),
+            superseded: BTreeSet::new(),
             now: Duration::ZERO,
         };
         for &(slots, held) in &setting.workers {
@@ -203,7 +211,14 @@ impl World {
             let trial = &self.trials[&unit.trial];
             assert!(!trial.stopped && !trial.paused, "{unit} started though it was not to");
             assert_eq!(unit.epoch, self.epochs_done(trial), "{unit} is of another epoch");
-            let others = self.running.iter().filter(|other| other.unit.trial == unit.trial);
+            let mut first = self.running.iter().filter(|other| other.unit == unit);
+            if start.speculative {
+                // Isolation: a second attempt at what runs, in a place of its own.
+                assert!(first.next().is_some_and(|first| first.worker != worker), "{unit}");
+            }
+            assert_eq!(first.next(), None, "{unit} runs already");
+            let others = self.live().filter(|other| other.unit.trial == unit.trial);
+            let others = others.filter(|other| other.unit != unit || !start.speculative);
             let epoch = unit.epoch as usize;
             let trained = trial.trained.get(epoch).map_or(&[][..], Vec::as_slice);
             match unit.split {
@@ -235,7 +250,7 @@ impl World {
     fn check_prefetches(&mut self) {
         for prefetch in self.scheduler.prefetches() {
             let of_trial = |other: &&Assignment| other.unit.trial == prefetch.trial;
-            let mut running = self.running.iter().filter(of_trial);
+            let mut running = self.live().filter(of_trial);
             assert!(running.all(|other| other.unit.split == Split::Validation), "{prefetch:?}");
             let record = &self.workers[&prefetch.to];
             let busy = self.running.iter().filter(|other| other.worker == prefetch.to).count();
@@ -244,6 +259,17 @@ impl World {
             let trial = &self.trials[&prefetch.trial];
             assert!(!trial.stopped && !trial.paused && trial.trained.iter().flatten().count() > 0);
         }
+    }
+
+    /// What runs and is still waited for.
+    fn live(&self) -> impl Iterator<Item = &Assignment> {
+        self.running.iter().filter(|other| !self.superseded.contains(&(other.unit, other.worker)))
+    }
+
+    /// An attempt has ended: whether another one at the same unit runs or was faster.
+    fn is_double(&mut self, unit: Unit, worker: WorkerId) -> bool {
+        self.superseded.remove(&(unit, worker))
+            || self.running.iter().any(|other| other.unit == unit)
     }
 
     fn holders(&self, partition: PartitionId) -> impl Iterator<Item = WorkerId> {
@@ -260,7 +286,7 @@ impl World {
         }
         let epoch = self.epochs_done(trial);
         let begun = self.has_begun(id);
-        let is_running = |unit: Unit| self.running.iter().any(|other| other.unit == unit);
+        let is_running = |unit: Unit| self.live().any(|other| other.unit == unit);
         let unit = Unit { trial: id, epoch, split: spec.split, partition: spec.id };
         let done = match spec.split {
             Split::Train => trial.trained.get(epoch as usize).is_some_and(|d| d.contains(&spec.id)),
@@ -276,7 +302,7 @@ impl World {
         let trial = &self.trials[&id];
         let epoch = self.epochs_done(trial);
         trial.trained.get(epoch as usize).is_some_and(|done| !done.is_empty())
-            || self.running.iter().any(|other| other.unit.trial == id)
+            || self.live().any(|other| other.unit.trial == id)
     }
 
     fn check_stalls(&self) {
@@ -295,6 +321,12 @@ impl World {
     fn complete(&mut self, at: usize, took: Duration) {
         let Assignment { unit, worker, .. } = self.running.swap_remove(at);
         let completion = self.scheduler.completed(unit, worker, took).unwrap();
+        if self.superseded.remove(&(unit, worker)) {
+            assert_eq!(completion, Completion::Superseded);
+            return;
+        }
+        let others = self.running.iter().filter(|other| other.unit == unit);
+        self.superseded.extend(others.map(|other| (unit, other.worker)));
         let (training, validation) = (self.training_partitions(), self.validation_partitions());
         let trial = self.trials.get_mut(&unit.trial).unwrap();
         if trial.stopped {
@@ -323,6 +355,10 @@ impl World {
     fn fail(&mut self, at: usize) {
         let Assignment { unit, worker, .. } = self.running.swap_remove(at);
         let failure = self.scheduler.failed(unit, worker).unwrap();
+        if self.is_double(unit, worker) {
+            assert_eq!(failure, Failure::Discarded);
+            return;
+        }
         let holders: Vec<WorkerId> = self.holders(unit.partition).collect();
         let trial = self.trials.get_mut(&unit.trial).unwrap();
         if trial.stopped {
@@ -347,8 +383,12 @@ impl World {
         self.gone.push(worker);
         let mut open = self.scheduler.worker_lost(worker);
         open.sort_unstable();
-        let wanted = |unit: &Unit| !self.trials[&unit.trial].stopped;
-        let mut expected: Vec<Unit> = lost.iter().map(|other| other.unit).filter(wanted).collect();
+        let mut expected = Vec::new();
+        for &Assignment { unit, worker, .. } in &lost {
+            if !self.is_double(unit, worker) && !self.trials[&unit.trial].stopped {
+                expected.push(unit);
+            }
+        }
         expected.sort_unstable();
         assert_eq!(open, expected);
         for late in lost {

@@ -138,7 +138,9 @@ impl Cluster {
                 if pending.recipe.is_some() {
                     let name = StateName { trial, version, origin: number };
                     let holder = Holder::Worker(id);
-                    books.ledger.made(name, holder, pending.recipe);
+                    if !books.ledger.made(name, holder, pending.recipe) {
+                        self.drop_states(&books, [(holder, name)]);
+                    }
                 }
                 Ok(report)
             }

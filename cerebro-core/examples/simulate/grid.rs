@@ -11,6 +11,29 @@ const TRIALS: [usize; 4] = [4, 16, 64, 256];
 const WORKERS: [usize; 3] = [4, 8, 16];
 const EPOCHS: [u32; 2] = [1, 5];
 
+/// The spread of guesses about the true costs.
+const GUESS_SIGMA: f64 = 0.3;
+
+/// Uneven clusters: the spread of the partitions' sizes, and what the workers' slowness is in turn.
+const SIZE_SIGMA: f64 = 0.3;
+const SLOWNESS: [f64; 3] = [2.0, 1.0, 1.0];
+
+/// Whether partitions and workers are alike.
+#[derive(Clone, Copy, PartialEq)]
+enum Cluster {
+    Even,
+    Uneven,
+}
+
+/// The ways of scheduling that are compared.
+const WAYS: [(&str, Policy, KnownCosts); 5] = [
+    ("default", Policy::LongestRemainingFirst, KnownCosts::Ratios),
+    ("guessed costs", Policy::LongestRemainingFirst, KnownCosts::Guesses { sigma: GUESS_SIGMA }),
+    ("unknown costs", Policy::LongestRemainingFirst, KnownCosts::None),
+    ("seeded", Policy::Seeded, KnownCosts::Ratios),
+    ("random", Policy::Random, KnownCosts::Ratios),
+];
+
 /// Makespan over bound, over all seeds.
 #[derive(Clone, Copy, Debug)]
 struct Ratio {
@@ -26,50 +49,40 @@ impl Ratio {
 
 /// One row: a job, and how each way of scheduling fares.
 struct Cell {
+    cluster: Cluster,
     sigma: f64,
     trials: usize,
     workers: usize,
     epochs: u32,
-    known: Ratio,
-    unknown: Ratio,
-    seeded: Ratio,
-    random: Ratio,
+    ratios: [Ratio; WAYS.len()],
 }
 
 /// Simulates the whole grid; `done` is told of each row.
 fn cells(seeds: u64, mut done: impl FnMut(&Cell)) -> Result<Vec<Cell>, Box<dyn Error>> {
     let mut cells = Vec::new();
-    for epochs in EPOCHS {
-        for sigma in SIGMAS {
-            for trials in TRIALS {
-                for workers in WORKERS {
-                    let job = Uniform {
-                        trials,
-                        workers,
-                        partitions: workers,
-                        sigma,
-                        epochs,
-                        ..Uniform::default()
-                    };
-                    let ratio =
-                        |policy, costs| ratio(&Uniform { policy, costs, ..job.clone() }, seeds);
-                    let cell = Cell {
-                        sigma,
-                        trials,
-                        workers,
-                        epochs,
-                        known: ratio(Policy::LongestRemainingFirst, KnownCosts::Ratios)?,
-                        unknown: ratio(Policy::LongestRemainingFirst, KnownCosts::None)?,
-                        seeded: ratio(Policy::Seeded, KnownCosts::Ratios)?,
-                        random: ratio(Policy::Random, KnownCosts::Ratios)?,
-                    };
-                    done(&cell);
-                    cells.push(cell);
+    for cluster in [Cluster::Even, Cluster::Uneven] {
+        for (epochs, sigma) in EPOCHS.iter().flat_map(|&e| SIGMAS.map(|sigma| (e, sigma))) {
+            for (trials, workers) in TRIALS.iter().flat_map(|&t| WORKERS.map(|w| (t, w))) {
+                let job = job(cluster, sigma, trials, workers, epochs);
+                let mut ratios = [Ratio { mean: 0.0, worst: 0.0 }; WAYS.len()];
+                for (found, (_, policy, costs)) in ratios.iter_mut().zip(WAYS) {
+                    *found = ratio(&Uniform { policy, costs, ..job.clone() }, seeds)?;
                 }
+                let cell = Cell { cluster, sigma, trials, workers, epochs, ratios };
+                done(&cell);
+                cells.push(cell);
             }
         }
     }
     Ok(cells)
+}
+
+fn job(cluster: Cluster, sigma: f64, trials: usize, workers: usize, epochs: u32) -> Uniform {
+    let job = Uniform { trials, workers, partitions: workers, sigma, epochs, ..Uniform::default() };
+    match cluster {
+        Cluster::Even => job,
+        Cluster::Uneven => Uniform { size_sigma: SIZE_SIGMA, slowness: SLOWNESS.to_vec(), ..job },
+    }
 }
 
 fn ratio(job: &Uniform, seeds: u64) -> Result<Ratio, Box<dyn Error>> {
@@ -82,62 +95,64 @@ fn ratio(job: &Uniform, seeds: u64) -> Result<Ratio, Box<dyn Error>> {
     Ok(ratio)
 }
 
-/// Prints the grid as a Markdown table, row by row as it is simulated.
+/// Prints the grid as Markdown tables, row by row as it is simulated.
 pub(crate) fn print_text(seeds: u64) -> Result<(), Box<dyn Error>> {
     println!("makespan over max(longest trial, busiest worker): mean / worst of {seeds} seeds;");
-    println!("one partition per worker; * beyond mean 1.01 or worst 1.05\n");
-    println!("| epochs | sigma | trials x workers | default | unknown costs | seeded | random |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    println!("one partition per worker; * beyond mean 1.01 or worst 1.05");
+    let names = WAYS.map(|(name, ..)| name).join(" | ");
+    let mut printed = None;
     let cells = cells(seeds, |cell| {
-        let show = |ratio: Ratio| {
+        if printed.replace(cell.cluster) != Some(cell.cluster) {
+            match cell.cluster {
+                Cluster::Even => println!("\npartitions and workers alike\n"),
+                Cluster::Uneven => println!(
+                    "\npartition sizes lognormal with sigma {SIZE_SIGMA}, workers' slowness {SLOWNESS:?} in turn\n"
+                ),
+            }
+            println!("| epochs | sigma | trials x workers | {names} |");
+            println!("| --- | --- | --- |{}", " --- |".repeat(WAYS.len()));
+        }
+        let ratios = cell.ratios.map(|ratio| {
             let mark = if ratio.is_within_aim() { "" } else { " *" };
             format!("{:.3} / {:.3}{mark}", ratio.mean, ratio.worst)
-        };
-        println!(
-            "| {} | {:.1} | {} x {} | {} | {} | {} | {} |",
-            cell.epochs,
-            cell.sigma,
-            cell.trials,
-            cell.workers,
-            show(cell.known),
-            show(cell.unknown),
-            show(cell.seeded),
-            show(cell.random)
-        );
+        });
+        let Cell { epochs, sigma, trials, workers, .. } = cell;
+        println!("| {epochs} | {sigma:.1} | {trials} x {workers} | {} |", ratios.join(" | "));
     })?;
     println!();
-    for epochs in EPOCHS {
-        let of: Vec<&Cell> = cells.iter().filter(|cell| cell.epochs == epochs).collect();
-        let within = |ratio: fn(&Cell) -> Ratio| {
-            of.iter().filter(|cell| ratio(cell).is_within_aim()).count()
-        };
-        println!(
-            "{epochs} epochs, of {} jobs within mean 1.01 and worst 1.05: default {}, unknown costs {}, seeded {}, random {}",
-            of.len(),
-            within(|cell| cell.known),
-            within(|cell| cell.unknown),
-            within(|cell| cell.seeded),
-            within(|cell| cell.random)
-        );
+    for (cluster, name) in [(Cluster::Even, "alike"), (Cluster::Uneven, "uneven")] {
+        for epochs in EPOCHS {
+            let of = cells.iter().filter(|cell| cell.cluster == cluster && cell.epochs == epochs);
+            let of: Vec<&Cell> = of.collect();
+            let within = WAYS.iter().enumerate().map(|(way, (name, ..))| {
+                let within = of.iter().filter(|cell| cell.ratios[way].is_within_aim()).count();
+                format!("{name} {within}")
+            });
+            println!(
+                "{name}, {epochs} epochs, of {} jobs within mean 1.01 and worst 1.05: {}",
+                of.len(),
+                within.collect::<Vec<_>>().join(", ")
+            );
+        }
     }
     Ok(())
 }
 
 /// The grid as JSON.
 pub(crate) fn json(seeds: u64) -> Result<serde_json::Value, Box<dyn Error>> {
-    let pair = |ratio: Ratio| serde_json::json!({ "mean": ratio.mean, "worst": ratio.worst });
     let cells = cells(seeds, |_| ())?;
     let rows = cells.iter().map(|cell| {
-        serde_json::json!({
-            "epochs": cell.epochs,
-            "sigma": cell.sigma,
-            "trials": cell.trials,
-            "workers": cell.workers,
-            "default": pair(cell.known),
-            "unknown_costs": pair(cell.unknown),
-            "seeded": pair(cell.seeded),
-            "random": pair(cell.random),
-        })
+        let ratios = WAYS.iter().zip(&cell.ratios).map(|((name, ..), ratio)| {
+            let pair = serde_json::json!({ "mean": ratio.mean, "worst": ratio.worst });
+            (name.replace(' ', "_"), pair)
+        });
+        let mut row: serde_json::Map<String, serde_json::Value> = ratios.collect();
+        row.insert("uneven".to_owned(), (cell.cluster == Cluster::Uneven).into());
+        row.insert("epochs".to_owned(), cell.epochs.into());
+        row.insert("sigma".to_owned(), cell.sigma.into());
+        row.insert("trials".to_owned(), cell.trials.into());
+        row.insert("workers".to_owned(), cell.workers.into());
+        serde_json::Value::from(row)
     });
     Ok(rows.collect())
 }

@@ -32,6 +32,9 @@ Simulates a model selection job by Model Hopper Parallelism.
   --slowness-sigma X         spread of the workers' slowness [0]
   --jitter X                 spread of a unit's time about its mean [0]
   --failures X               chance that a unit fails [0]
+  --stragglers X             chance that a unit takes 10 times as long [0]
+  --slow-worker X            how many times slower than the others the first worker is [1]
+  --speculation X            runs a unit that takes X times as long as expected a second time [never]
   --unknown-costs            the scheduler is told nothing of costs beforehand
   --policy NAME              longest-remaining, random or seeded [longest-remaining]
   --state-mb X               size of a State in MB [100]
@@ -113,7 +116,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Box
         subject: Subject::Job,
         output: Output::Text,
     };
-    let mut arguments = arguments;
+    let (mut arguments, mut slow) = (arguments, 1.0);
     while let Some(flag) = arguments.next() {
         let uniform = &mut options.uniform;
         match flag.as_str() {
@@ -149,6 +152,9 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Box
             "--slowness-sigma" => uniform.slowness_sigma = real()?,
             "--jitter" => uniform.jitter = real()?,
             "--failures" => uniform.failure_rate = real()?,
+            "--stragglers" => uniform.straggler_rate = real()?,
+            "--slow-worker" => slow = real()?,
+            "--speculation" => uniform.speculation = Some(real()?),
             "--state-mb" => uniform.state_bytes = (real()? * 1e6) as u64,
             "--data-gb" => options.data_bytes = (real()? * 1e9) as u64,
             "--batches-per-epoch" => options.batches_per_epoch = number(&flag, &value)?,
@@ -173,6 +179,11 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Box
             }
             other => return Err(format!("unknown option `{other}`; see --help").into()),
         }
+    }
+    let workers = options.uniform.workers;
+    options.uniform.slowness = vec![1.0; workers];
+    if let Some(first) = options.uniform.slowness.first_mut() {
+        *first = slow;
     }
     Ok(Some(options))
 }
@@ -293,6 +304,11 @@ fn print_text(options: &Options, outcomes: &[Outcome], traffic: &Traffic) {
         mean(outcomes, |o| o.failures as f64),
         human_time(mean(outcomes, |o| o.lost.as_secs_f64()))
     );
+    println!(
+        "  slow workers       {:.1} found, {:.1} second attempts",
+        mean(outcomes, |o| o.stragglers as f64),
+        mean(outcomes, |o| o.second_attempts as f64)
+    );
     println!("the same trials by other strategies, bytes over the network");
     println!("(the cost model of the Cerebro paper, which counts a hop after every unit):");
     for strategy in Strategy::ALL {
@@ -323,6 +339,8 @@ fn json(options: &Options, outcomes: &[Outcome], traffic: &Traffic) -> serde_jso
         "hops": mean(outcomes, |o| o.hops as f64),
         "hop_bytes": mean(outcomes, |o| o.hop_bytes as f64),
         "failures": mean(outcomes, |o| o.failures as f64),
+        "slow_workers": mean(outcomes, |o| o.stragglers as f64),
+        "second_attempts": mean(outcomes, |o| o.second_attempts as f64),
         "lost_seconds": mean(outcomes, |o| o.lost.as_secs_f64()),
         "network_bytes": strategies,
     })

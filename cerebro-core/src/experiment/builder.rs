@@ -57,6 +57,7 @@ pub(super) struct Setup {
     pub(super) kept_models: usize,
     pub(super) retention: Retention,
     pub(super) wall: Option<Duration>,
+    pub(super) speculation: Option<f64>,
     pub(super) code_version: String,
     pub(super) observers: Vec<Box<dyn Observer>>,
     pub(super) requests: mpsc::UnboundedReceiver<Request>,
@@ -144,6 +145,7 @@ pub struct ExperimentBuilder {
     kept_models: Option<usize>,
     retention: Retention,
     wall: Option<Duration>,
+    speculation: Option<f64>,
     code_version: String,
     #[cfg(feature = "store")]
     store: Option<(Location, Purpose)>,
@@ -238,6 +240,18 @@ impl ExperimentBuilder {
         self
     }
 
+    /// Runs a unit that takes `factor` times as long as it would on another worker a second time
+    /// there, if that worker holds its partition too and has nothing else to do. The first result
+    /// counts, so a worker that hangs or crawls holds nobody up. It needs partitions on several workers
+    /// ([replicas](crate::placement::place)); a factor of 2 is a good one, those below 1.1 are taken for
+    /// 1.1. Never, by default.
+    ///
+    /// Both attempts start from the same State and come to the same bits on machines of one kind.
+    pub fn speculation(mut self, factor: f64) -> Self {
+        self.speculation = Some(factor);
+        self
+    }
+
     /// Keeps everything of the experiment in `location`, from its beginning: an error, when it runs, if
     /// there is an experiment already. See [`store`](crate::store) for what is kept and what it costs.
     #[cfg(feature = "store")]
@@ -316,6 +330,7 @@ impl ExperimentBuilder {
             kept_models: self.kept_models.unwrap_or(KEPT_MODELS),
             retention: self.retention,
             wall: self.wall,
+            speculation: self.speculation,
             code_version: self.code_version,
             observers,
             requests,

@@ -94,6 +94,29 @@ pub enum Event {
         /// The worker.
         worker: WorkerId,
     },
+    /// A worker turned out to be slower than the others. It is given fewer units where others hold the
+    /// same partitions.
+    WorkerSlow {
+        /// The worker.
+        worker: WorkerId,
+        /// How many times as long as on the usual worker units take on it.
+        factor: f64,
+    },
+    /// There are fewer trials than slots, and the search has no more to give for now: some slots will
+    /// be idle.
+    FewTrials {
+        /// The trials under way.
+        trials: usize,
+        /// The slots of all workers.
+        slots: usize,
+    },
+    /// An attempt at a unit is not wanted any more: another one was faster.
+    UnitSuperseded {
+        /// The unit.
+        unit: Unit,
+        /// The worker of the slower attempt.
+        worker: WorkerId,
+    },
     /// A trial began.
     TrialStarted {
         /// The trial.
@@ -308,6 +331,16 @@ pub struct Summary {
     /// Completed training units that ran again because the States that they had made were lost.
     #[serde(default)]
     pub repeated_units: u64,
+    /// Workers that turned out to be slower than the others.
+    #[serde(default)]
+    pub slow_workers: u64,
+    /// Units that took too long and ran a second time elsewhere.
+    #[serde(default)]
+    pub second_attempts: u64,
+    /// Time in which slots ran nothing, summed over slots, in seconds: because trials were few, or
+    /// waited for each other.
+    #[serde(default, with = "crate::seconds")]
+    pub idle: Duration,
     /// States that moved from one worker to another.
     pub hops: u64,
     /// Their sizes together, in bytes.

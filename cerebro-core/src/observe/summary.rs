@@ -38,6 +38,12 @@ impl fmt::Display for Summary {
             let lost = count(self.lost_workers, "worker");
             writeln!(f, "faults       {retried} units retried, {repeated} repeated, {lost} lost")?;
         }
+        if self.slow_workers + self.second_attempts > 0 {
+            let slow = count(self.slow_workers, "slow worker");
+            writeln!(f, "stragglers   {slow}, {} units run a second time", self.second_attempts)?;
+        }
+        let idle = 100.0 * self.idle_share();
+        writeln!(f, "idle         {idle:.1} % of the slots' time without a unit")?;
         let hops = count(self.hops, "hop");
         writeln!(f, "hops         {hops} of States, {} together", bytes(self.hop_bytes))?;
         for warning in &self.warnings {
@@ -48,6 +54,12 @@ impl fmt::Display for Summary {
 }
 
 impl Summary {
+    /// The share of slots x wall in which no unit ran, from 0 to 1.
+    pub fn idle_share(&self) -> f64 {
+        let available = self.wall.as_secs_f64() * self.slots as f64;
+        if available == 0.0 { 0.0 } else { (self.idle.as_secs_f64() / available).min(1.0) }
+    }
+
     /// The share of computing time that went into training, from 0 to 1.
     pub fn training_share(&self) -> f64 {
         let computing = self.training + self.validating;

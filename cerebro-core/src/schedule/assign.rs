@@ -27,12 +27,13 @@ impl Scheduler {
             lookahead.consider_rotation(&mut self.dispatcher, &self.board, bound, known);
         }
         let looks_ahead = matches!(self.policy, Policy::LongestRemainingFirst | Policy::Seeded);
-        if looks_ahead && self.lookahead.is_wanted(&self.board) {
+        if looks_ahead && self.doubles.is_empty() && self.lookahead.is_wanted(&self.board) {
             let running = self.running_units();
             let bound = self.bound_seconds().makespan();
             let lookahead = &mut self.lookahead;
             lookahead.choose(&mut self.dispatcher, &self.board, &running, bound, &mut choices);
             assignments.extend(choices.drain(..).map(|choice| self.start(choice)));
+            self.speculate(&mut assignments);
             return assignments;
         }
         loop {
@@ -43,6 +44,7 @@ impl Scheduler {
                 self.dispatcher.choose(&mut self.board, &[], &mut choices);
             }
             if choices.is_empty() {
+                self.speculate(&mut assignments);
                 return assignments;
             }
             assignments.extend(choices.drain(..).map(|choice| self.start(choice)));
@@ -56,19 +58,33 @@ impl Scheduler {
         let trial = &self.trials[number];
         let (split, epoch) = (spec.split, trial.epoch);
         let unit = Unit { trial: trial.id, epoch, split, partition: spec.id };
-        let expected = self.board.estimate(number, partition, worker);
         self.board.start(number, partition, worker);
-        self.guesses.started(number, worker);
-        let started = self.now;
-        let attempt = Attempt { unit, trial: number, partition, started, expected };
+        self.begin(unit, choice)
+    }
+
+    /// Starts a second attempt at a unit that runs.
+    pub(super) fn start_again(&mut self, attempt: Attempt, worker: usize) -> Assignment {
+        let (job, partition) = (attempt.trial as u32, attempt.partition as u32);
+        self.board.occupy(worker);
+        let choice = Choice { job, partition, worker: worker as u32 };
+        Assignment { speculative: true, ..self.begin(attempt.unit, choice) }
+    }
+
+    fn begin(&mut self, unit: Unit, choice: Choice) -> Assignment {
+        let (trial, partition, worker) =
+            (choice.job as usize, choice.partition as usize, choice.worker as usize);
+        let expected = self.board.estimate(trial, partition, worker);
+        self.guesses.started(trial, worker);
+        let attempt = Attempt { unit, trial, partition, started: self.now, expected };
         self.workers[worker].running.push(attempt);
         self.running += 1;
-        let maker = self.board.jobs[number].location;
+        let maker = self.board.jobs[trial].location;
         let hops = maker != NONE && maker as usize != worker;
         Assignment {
             unit,
             worker: self.workers[worker].id,
             hop_from: hops.then(|| self.workers[maker as usize].id),
+            speculative: false,
         }
     }
 

@@ -16,6 +16,9 @@ const MEMORY: f64 = 0.75;
 /// A validation pass runs forward only; until it was measured it is taken for a third of training.
 const FIRST_VALIDATION_RATIO: f64 = 1.0 / 3.0;
 
+/// A unit counts for a worker's speed as if it took at most so many times as long as expected.
+const OUTLIER: f64 = 4.0;
+
 /// A mean that forgets slowly.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mean {
@@ -110,6 +113,18 @@ impl Costs {
         self.slowness[worker].value
     }
 
+    /// Whether so many units were measured on a worker.
+    pub(super) fn is_worker_measured(&self, worker: usize, units: u32) -> bool {
+        // The first sample is the assumption.
+        self.slowness[worker].samples > units
+    }
+
+    /// Takes in that a unit took a multiple of what was expected of a worker, or more.
+    pub(super) fn learn_slowness(&mut self, worker: usize, factor: f64) {
+        let slowness = self.slowness(worker);
+        self.slowness[worker].add(slowness * factor);
+    }
+
     /// Takes in that a unit of `rows` rows took `cost`.
     pub(super) fn learn(
         &mut self,
@@ -126,7 +141,10 @@ impl Costs {
             Split::Validation => before.validation.get(),
         };
         if let Some(known) = known.filter(|known| *known > 0.0) {
-            self.slowness[worker].add(per_row / known);
+            // One unit that takes very long says little of a worker.
+            let slowness = self.slowness(worker);
+            let sample = (per_row / known).clamp(slowness / OUTLIER, slowness * OUTLIER);
+            self.slowness[worker].add(sample);
         }
         let normal = per_row / self.slowness(worker);
         let learned = &mut self.trials[trial];

@@ -44,6 +44,7 @@ mod ring;
 mod rotation;
 mod scheduler;
 mod spec;
+mod speculation;
 mod sums;
 mod waiting;
 
@@ -51,6 +52,6 @@ pub use bound::Bound;
 pub use error::ScheduleError;
 pub use order::VisitOrders;
 pub use policy::Policy;
-pub use report::{Assignment, Completion, Failure, Next, Prefetch, Stall};
+pub use report::{Assignment, Completion, Failure, Next, Prefetch, Stall, Straggler};
 pub use scheduler::Scheduler;
 pub use spec::{PartitionSpec, TrialProgress, TrialSpec, WorkerSpec};

@@ -6,6 +6,7 @@ use super::error::ScheduleError;
 use super::job::{Done, Phase};
 use super::report::{Completion, Failure, Next};
 use super::scheduler::{Attempt, Scheduler};
+use super::speculation::Other;
 use crate::id::{Split, Unit, WorkerId};
 
 /// A change of a rate or a speed that is worth computing all sums anew.
@@ -23,6 +24,9 @@ impl Scheduler {
         let (worker, attempt) = self.end_attempt(unit, worker)?;
         let number = attempt.trial;
         self.learn(number, worker, attempt.partition, cost);
+        if self.settle(unit, true) == Other::Done {
+            return Ok(Completion::Superseded);
+        }
         if self.trials[number].stopped {
             self.board.jobs[number].running -= 1;
             return Ok(Completion::Discarded);
@@ -55,6 +59,9 @@ impl Scheduler {
     pub fn failed(&mut self, unit: Unit, worker: WorkerId) -> Result<Failure, ScheduleError> {
         let (worker, attempt) = self.end_attempt(unit, worker)?;
         let (number, partition) = (attempt.trial, attempt.partition);
+        if self.settle(unit, false) != Other::None {
+            return Ok(Failure::Discarded);
+        }
         if self.trials[number].stopped {
             self.board.jobs[number].running -= 1;
             return Ok(Failure::Discarded);
@@ -100,10 +107,7 @@ impl Scheduler {
         self.lookahead.earn(cost.as_secs_f64());
         self.costs.learn(trial, worker, spec.split, spec.rows, cost);
         self.refresh_rate(trial);
-        let slowness = self.costs.slowness(worker);
-        if differs(slowness, self.board.layout.slowness(worker), SLOWNESS_CHANGE) {
-            self.board.relayout(|layout| layout.set_slowness(worker, slowness));
-        }
+        self.refresh_slowness(worker);
         let scales = self.costs.scales();
         if differs(scales.0, self.scales.0, SLOWNESS_CHANGE)
             || differs(scales.1, self.scales.1, SLOWNESS_CHANGE)
@@ -114,6 +118,14 @@ impl Scheduler {
                     self.refresh_rate(trial);
                 }
             }
+        }
+    }
+
+    pub(super) fn refresh_slowness(&mut self, worker: usize) {
+        let slowness = self.costs.slowness(worker);
+        if differs(slowness, self.board.layout.slowness(worker), SLOWNESS_CHANGE) {
+            self.board.relayout(|layout| layout.set_slowness(worker, slowness));
+            self.speeds_changed = true;
         }
     }
 

@@ -17,6 +17,8 @@ pub struct Assignment {
     /// State hops. `None` where the State is there already, is made from the trial's seed, or where
     /// its maker is gone.
     pub hop_from: Option<WorkerId>,
+    /// Whether the unit runs elsewhere already, and takes too long there: the first result counts.
+    pub speculative: bool,
 }
 
 /// A State that will probably be wanted on a worker as soon as what runs there is done.
@@ -48,9 +50,11 @@ pub enum Completion {
         /// What the trial does now.
         next: Next,
     },
-    /// The result is not wanted: the trial was stopped meanwhile, or another attempt at the same
-    /// unit was faster. The slot is free again; the State from before the unit remains valid.
+    /// The result is not wanted: the trial was stopped meanwhile. The slot is free again; the State
+    /// from before the unit remains valid.
     Discarded,
+    /// Another attempt at the same unit was faster; what that one made counts. The slot is free again.
+    Superseded,
 }
 
 /// What a trial does after an epoch.
@@ -75,8 +79,17 @@ pub enum Failure {
         /// takes one of them if there is one.
         fresh_holders: usize,
     },
-    /// Nobody waits for the unit: its trial was stopped, or another attempt goes on.
+    /// Nobody waits for the unit: its trial was stopped, or another attempt goes on or is done.
     Discarded,
+}
+
+/// A worker that is slower than the others.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Straggler {
+    /// The worker.
+    pub worker: WorkerId,
+    /// How many times as long as on the usual worker units take on it.
+    pub factor: f64,
 }
 
 /// A partition that units wait for and that no worker can run them on.

@@ -17,6 +17,7 @@ use super::prefetch::Guesses;
 use super::report::Stall;
 use super::ring::Ring;
 use super::spec::{PartitionSpec, TrialSpec, WorkerSpec};
+use super::speculation::{Double, Other};
 use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
 use crate::seed::{Seed, SeededRng};
 
@@ -42,6 +43,12 @@ pub struct Scheduler {
     pub(super) dispatcher: Dispatcher,
     pub(super) lookahead: Lookahead,
     pub(super) guesses: Guesses,
+    /// A unit that takes so many times as long as expected runs twice.
+    pub(super) speculation: Option<f64>,
+    /// The units that do.
+    pub(super) doubles: Vec<Double>,
+    /// Whether a worker's speed was learned anew since stragglers were asked for.
+    pub(super) speeds_changed: bool,
     pub(super) running: usize,
     pub(super) now: Duration,
 }
@@ -51,6 +58,8 @@ pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) slots: usize,
     pub(super) running: Vec<Attempt>,
+    /// Whether it was said to be slow.
+    pub(super) straggles: bool,
 }
 
 /// A unit that runs on a worker.
@@ -124,6 +133,9 @@ impl Scheduler {
             dispatcher: Dispatcher::default(),
             lookahead: Lookahead::default(),
             guesses: Guesses::default(),
+            speculation: None,
+            doubles: Vec::new(),
+            speeds_changed: false,
             running: 0,
             now: Duration::ZERO,
         })
@@ -147,7 +159,12 @@ impl Scheduler {
             self.worker_numbers.insert(spec.id, self.workers.len());
             self.costs.add_worker();
             self.board.relayout(Layout::add_worker);
-            self.workers.push(Worker { id: spec.id, slots: 0, running: Vec::new() });
+            self.workers.push(Worker {
+                id: spec.id,
+                slots: 0,
+                running: Vec::new(),
+                straggles: false,
+            });
             self.workers.len() - 1
         };
         self.workers[number].slots = spec.slots;
@@ -176,11 +193,15 @@ impl Scheduler {
         self.refresh_slots(number);
         let mut open = Vec::new();
         for attempt in attempts {
-            if self.trials[attempt.trial].stopped {
-                self.board.jobs[attempt.trial].running -= 1;
-            } else {
-                self.reopen(attempt.trial, attempt.partition);
-                open.push(attempt.unit);
+            match self.settle(attempt.unit, false) {
+                Other::Running | Other::Done => {}
+                Other::None if self.trials[attempt.trial].stopped => {
+                    self.board.jobs[attempt.trial].running -= 1;
+                }
+                Other::None => {
+                    self.reopen(attempt.trial, attempt.partition);
+                    open.push(attempt.unit);
+                }
             }
         }
         open

@@ -13,7 +13,8 @@ const TOP: f64 = 30.0;
 
 /// An SVG of the spans; each bar's tooltip names its unit.
 ///
-/// Training units are solid, validation units pale, failed units hatched by a red frame.
+/// Training units are solid, validation units pale, failed units have a red frame, and those that
+/// another attempt was faster at a black one.
 pub fn gantt(spans: &[Span], makespan: Duration) -> String {
     let mut lanes: Vec<(u32, Vec<Duration>)> = Vec::new();
     let mut workers: Vec<u32> = spans.iter().map(|span| span.worker.0).collect();
@@ -67,7 +68,11 @@ pub fn gantt(spans: &[Span], makespan: Duration) -> String {
         // Golden-angle hues keep neighbouring trials apart.
         let hue = (span.unit.trial.0 as f64 * 137.508) % 360.0;
         let opacity = if span.unit.split == Split::Train { 0.9 } else { 0.35 };
-        let stroke = if span.ending == Ending::Failed { "#d00" } else { "#fff" };
+        let stroke = match span.ending {
+            Ending::Completed => "#fff",
+            Ending::Failed => "#d00",
+            Ending::Superseded => "#000",
+        };
         write_line(
             &mut svg,
             format_args!(

@@ -20,7 +20,8 @@ mod uniform;
 
 pub use gantt::gantt;
 pub use plan::{
-    KnownCosts, Plan, SimulatedPartition, SimulatedTrial, SimulatedWorker, SimulationError,
+    KnownCosts, Plan, STRAGGLING, SimulatedPartition, SimulatedTrial, SimulatedWorker,
+    SimulationError,
 };
 pub use run::{Ending, Outcome, Span};
 pub use strategy::{Strategy, Traffic};

@@ -28,6 +28,10 @@ pub struct Plan {
     pub seed: Seed,
     /// Standard deviation of the logarithm of a unit's time about its mean.
     pub jitter: f64,
+    /// The chance that a unit takes [`STRAGGLING`] times as long as it should.
+    pub straggler_rate: f64,
+    /// A unit that takes so many times as long as expected runs a second time, on an idle worker.
+    pub speculation: Option<f64>,
     /// The chance that a unit fails, at any point of its time.
     pub failure_rate: f64,
     /// Bytes per second at which a State hops; hops take no time if there is none.
@@ -36,13 +40,21 @@ pub struct Plan {
     pub costs: KnownCosts,
 }
 
+/// How many times as long as it should a straggling unit takes.
+pub const STRAGGLING: f64 = 10.0;
+
 /// What the scheduler knows of costs before it has measured any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum KnownCosts {
     /// Nothing.
     None,
     /// The ratios between the trials.
     Ratios,
+    /// Guesses of the ratios.
+    Guesses {
+        /// Standard deviation of the logarithm of a guess about the truth.
+        sigma: f64,
+    },
 }
 
 /// A worker.

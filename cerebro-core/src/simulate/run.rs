@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use super::plan::{KnownCosts, Plan, SimulationError};
+use super::plan::{KnownCosts, Plan, STRAGGLING, SimulationError};
 use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
 use crate::schedule::{PartitionSpec, Scheduler, TrialSpec, WorkerSpec};
 use crate::seed::SeededRng;
@@ -34,6 +34,8 @@ pub enum Ending {
     Completed,
     /// It failed and was tried again.
     Failed,
+    /// Another attempt at the same unit was faster.
+    Superseded,
 }
 
 /// What a simulated run came to.
@@ -52,8 +54,12 @@ pub struct Outcome {
     pub failures: u64,
     /// Slot time of units that completed.
     pub busy: Duration,
-    /// Slot time of units that failed.
+    /// Slot time of units that failed or were superseded.
     pub lost: Duration,
+    /// Second attempts at units that took too long.
+    pub second_attempts: u64,
+    /// Workers that the scheduler found to be slow.
+    pub stragglers: u64,
     /// States that went to another worker.
     pub hops: u64,
     /// Bytes that they took along.
@@ -84,14 +90,21 @@ impl Plan {
     pub fn run(&self, mut observe: impl FnMut(&Span)) -> Result<Outcome, SimulationError> {
         self.check()?;
         let mut scheduler = self.scheduler()?;
+        scheduler.set_speculation(self.speculation);
         let mut run = Run::new(self);
         loop {
             for assignment in scheduler.assign(Duration::from_nanos(run.now)) {
+                run.outcome.second_attempts += u64::from(assignment.speculative);
                 run.start(assignment.unit, assignment.worker, assignment.hop_from.is_some());
             }
-            let Some(&Reverse((now, _))) = run.events.peek() else {
+            let Some(now) = run.next_end() else {
                 break;
             };
+            let overdue = scheduler.overdue_at().map(|at| at.as_nanos() as u64);
+            if let Some(overdue) = overdue.filter(|&at| at < now) {
+                run.now = run.now.max(overdue + 1);
+                continue;
+            }
             run.now = now;
             while let Some(attempt) = run.next_ending_now() {
                 let cost = Duration::from_nanos(now - attempt.start);
@@ -99,20 +112,21 @@ impl Plan {
                     Ending::Completed => {
                         scheduler.completed(attempt.unit, attempt.worker, cost)?;
                     }
-                    Ending::Failed => {
+                    Ending::Failed | Ending::Superseded => {
                         scheduler.failed(attempt.unit, attempt.worker)?;
                     }
                 }
                 run.account(&attempt);
-                observe(&Span {
-                    unit: attempt.unit,
-                    worker: attempt.worker,
-                    start: Duration::from_nanos(attempt.start),
-                    end: Duration::from_nanos(now),
-                    ending: attempt.ending,
-                });
+                observe(&attempt.span(now));
+                let is_done = attempt.ending == Ending::Completed && self.speculation.is_some();
+                while let Some(other) = is_done.then(|| run.supersede(attempt.unit)).flatten() {
+                    scheduler.failed(other.unit, other.worker)?;
+                    run.account(&other);
+                    observe(&other.span(now));
+                }
             }
         }
+        run.outcome.stragglers += scheduler.new_stragglers().len() as u64;
         if !scheduler.is_idle() {
             let stalls = scheduler.stalled();
             let stalls: Vec<String> = stalls.iter().map(ToString::to_string).collect();
@@ -128,6 +142,8 @@ impl Plan {
         let jitter = (0.0..=3.0).contains(&self.jitter);
         check("jitter", self.jitter, jitter, "between 0 and 3")?;
         let rate = (0.0..=0.9).contains(&self.failure_rate);
+        let stragglers = (0.0..=1.0).contains(&self.straggler_rate);
+        check("straggler rate", self.straggler_rate, stragglers, "between 0 and 1")?;
         check("failure rate", self.failure_rate, rate, "between 0 and 0.9")?;
         if let Some(bandwidth) = self.bandwidth {
             let valid = bandwidth.is_finite() && bandwidth > 0.0;
@@ -157,10 +173,16 @@ impl Plan {
                 partitions: worker.partitions.iter().map(|&id| PartitionId(id)).collect(),
             })?;
         }
+        let mut guesses = self.seed.derive("guesses", &[]).rng();
         for (id, trial) in (0..).zip(&self.trials) {
-            let known = self.costs == KnownCosts::Ratios;
+            let truth = trial.per_row.as_secs_f64();
+            let cost_per_row = match self.costs {
+                KnownCosts::None => None,
+                KnownCosts::Ratios => Some(truth),
+                KnownCosts::Guesses { sigma } => Some(truth * (sigma * guesses.normal()).exp()),
+            };
             scheduler.add_trial(&TrialSpec {
-                cost_per_row: known.then_some(trial.per_row.as_secs_f64()),
+                cost_per_row,
                 state_bytes: Some(trial.state_bytes),
                 ..TrialSpec::new(TrialId(id), self.epochs)
             })?;
@@ -177,6 +199,13 @@ struct Attempt {
     /// Time on the partition, without the hop.
     work: u64,
     ending: Ending,
+}
+
+impl Attempt {
+    fn span(&self, end: u64) -> Span {
+        let (start, end) = (Duration::from_nanos(self.start), Duration::from_nanos(end));
+        Span { unit: self.unit, worker: self.worker, start, end, ending: self.ending }
+    }
 }
 
 struct Run<'a> {
@@ -196,6 +225,8 @@ struct Run<'a> {
     /// For each worker, time on partitions that it alone holds.
     alone_time: Vec<u64>,
     holders: Vec<u32>,
+    /// For each partition, the slowness of its fastest holder.
+    fastest: Vec<f64>,
     /// All work, in seconds of a worker of usual speed.
     work: f64,
 }
@@ -203,9 +234,12 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(plan: &'a Plan) -> Self {
         let mut holders = vec![0; plan.partitions.len()];
+        let mut fastest = vec![f64::INFINITY; plan.partitions.len()];
         for worker in &plan.workers {
             for &partition in &worker.partitions {
                 holders[partition as usize] += 1;
+                let fastest = &mut fastest[partition as usize];
+                *fastest = fastest.min(worker.slowness);
             }
         }
         Self {
@@ -221,6 +255,7 @@ impl<'a> Run<'a> {
             validation_peak: vec![(0, 0); plan.trials.len()],
             alone_time: vec![0; plan.workers.len()],
             holders,
+            fastest,
             work: 0.0,
         }
     }
@@ -235,6 +270,9 @@ impl<'a> Run<'a> {
         }
         if self.plan.jitter > 0.0 {
             seconds *= (self.plan.jitter * self.rng.normal()).exp();
+        }
+        if self.plan.straggler_rate > 0.0 && self.rng.unit() < self.plan.straggler_rate {
+            seconds *= STRAGGLING;
         }
         let failed = self.plan.failure_rate > 0.0 && self.rng.unit() < self.plan.failure_rate;
         if failed {
@@ -259,42 +297,67 @@ impl<'a> Run<'a> {
         self.events.push(Reverse((self.now + (hop + work).max(1), place)));
     }
 
+    /// When the next unit ends. Of those that were superseded, nobody waits for the end.
+    fn next_end(&mut self) -> Option<u64> {
+        while let Some(&Reverse((end, place))) = self.events.peek() {
+            if self.running[place as usize].ending != Ending::Superseded {
+                return Some(end);
+            }
+            self.events.pop();
+            self.vacant.push(place);
+        }
+        None
+    }
+
+    /// Ends another attempt at a unit that is done, if there is one.
+    fn supersede(&mut self, unit: Unit) -> Option<Attempt> {
+        let waits = |at: &&Reverse<(u64, u32)>| {
+            let attempt = &self.running[at.0.1 as usize];
+            attempt.unit == unit && attempt.ending != Ending::Superseded
+        };
+        let place = self.events.iter().find(waits)?.0.1 as usize;
+        self.running[place].ending = Ending::Superseded;
+        Some(self.running[place])
+    }
+
     fn next_ending_now(&mut self) -> Option<Attempt> {
-        let &Reverse((end, place)) = self.events.peek()?;
-        if end > self.now {
+        if self.next_end()? > self.now {
             return None;
         }
-        self.events.pop();
+        let Reverse((_, place)) = self.events.pop()?;
         self.vacant.push(place);
         Some(self.running[place as usize])
     }
 
     fn account(&mut self, attempt: &Attempt) {
         let took = Duration::from_nanos(self.now - attempt.start);
-        if attempt.ending == Ending::Failed {
-            self.outcome.failures += 1;
+        if attempt.ending != Ending::Completed {
+            self.outcome.failures += u64::from(attempt.ending == Ending::Failed);
             self.outcome.lost += took;
             return;
         }
         self.units += 1;
         self.outcome.busy += took;
         let (trial, worker) = (attempt.unit.trial.0 as usize, attempt.worker.0 as usize);
+        let partition = attempt.unit.partition.0 as usize;
+        // What it would have taken where it takes least.
+        let slowness = self.plan.workers[worker].slowness;
+        let least = (attempt.work as f64 * (self.fastest[partition] / slowness)) as u64;
         match attempt.unit.split {
-            Split::Train => self.trial_time[trial] += attempt.work,
+            Split::Train => self.trial_time[trial] += least,
             Split::Validation => {
                 let (epoch, peak) = &mut self.validation_peak[trial];
                 if *epoch != attempt.unit.epoch {
                     self.trial_time[trial] += *peak;
                     (*epoch, *peak) = (attempt.unit.epoch, 0);
                 }
-                *peak = (*peak).max(attempt.work);
+                *peak = (*peak).max(least);
             }
         }
-        let partition = attempt.unit.partition.0 as usize;
         if self.holders[partition] == 1 {
             self.alone_time[worker] += attempt.work;
         }
-        self.work += attempt.work as f64 * 1e-9 / self.plan.workers[worker].slowness;
+        self.work += attempt.work as f64 * 1e-9 / slowness;
     }
 
     fn outcome(mut self) -> Outcome {

@@ -35,8 +35,14 @@ pub struct Uniform {
     pub size_sigma: f64,
     /// Standard deviation of the logarithm of the workers' slowness.
     pub slowness_sigma: f64,
+    /// What the workers' slowness is multiplied by, in turn; 1 where there is nothing.
+    pub slowness: Vec<f64>,
     /// Standard deviation of the logarithm of a unit's time about its mean.
     pub jitter: f64,
+    /// The chance that a unit takes [`STRAGGLING`](super::STRAGGLING) times as long as it should.
+    pub straggler_rate: f64,
+    /// A unit that takes so many times as long as expected runs a second time, on an idle worker.
+    pub speculation: Option<f64>,
     /// The chance that a unit fails.
     pub failure_rate: f64,
     /// Bytes of a State.
@@ -63,7 +69,10 @@ impl Default for Uniform {
             sigma: 0.3,
             size_sigma: 0.0,
             slowness_sigma: 0.0,
+            slowness: Vec::new(),
             jitter: 0.0,
+            straggler_rate: 0.0,
+            speculation: None,
             failure_rate: 0.0,
             state_bytes: 0,
             bandwidth: None,
@@ -92,10 +101,11 @@ impl Uniform {
                 rows: (ROWS * size()).round().max(1.0) as u64,
             })
             .collect();
+        let turns = self.slowness.len().max(1);
         let mut workers: Vec<SimulatedWorker> = (0..self.workers)
-            .map(|_| SimulatedWorker {
+            .map(|worker| SimulatedWorker {
                 slots: self.slots,
-                slowness: slowness(),
+                slowness: slowness() * self.slowness.get(worker % turns).unwrap_or(&1.0),
                 partitions: Vec::new(),
             })
             .collect();
@@ -121,6 +131,8 @@ impl Uniform {
             policy: self.policy.clone(),
             seed,
             jitter: self.jitter,
+            straggler_rate: self.straggler_rate,
+            speculation: self.speculation,
             failure_rate: self.failure_rate,
             bandwidth: self.bandwidth,
             costs: self.costs,

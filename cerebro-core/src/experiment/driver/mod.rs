@@ -1,5 +1,6 @@
 //! The driver: the event loop of an experiment.
 
+mod alarm;
 mod bound;
 mod control;
 mod durable;
@@ -21,6 +22,7 @@ use futures::future::{BoxFuture, poll_fn};
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
 
+use self::alarm::Alarm;
 use self::durable::Durable;
 use self::wall::WallTime;
 use super::builder::Setup;
@@ -52,12 +54,16 @@ enum Happening {
     /// Nobody can control the experiment any more.
     HandlesGone,
     WallTimeOver,
+    /// A unit may have taken too long.
+    Alarm,
 }
 
 /// A unit on a worker.
 struct Running {
     started: Duration,
     cancellation: Cancellation,
+    /// Whether another attempt at the same unit was faster.
+    superseded: bool,
 }
 
 pub(super) struct Driver {
@@ -83,6 +89,12 @@ pub(super) struct Driver {
     stopping: bool,
     /// The limit on the wall time, if there is one.
     wall: Option<WallTime>,
+    /// Rings when a unit has taken too long, if such units are to run a second time.
+    alarm: Option<Alarm>,
+    /// Until when slot time without units was counted.
+    counted: Duration,
+    /// Whether it was told that there are fewer trials than slots.
+    few_trials: bool,
     /// The size of the largest State that is known, in bytes.
     largest_state: u64,
     /// The bound of the store as it was told last: States, and bytes of each.
@@ -130,6 +142,7 @@ impl Driver {
                 return Ok(());
             }
             let happening = self.next().await;
+            self.count_idle_slots();
             self.handle(happening)?;
         }
     }
@@ -174,6 +187,11 @@ impl Driver {
             {
                 return Poll::Ready(Happening::WallTimeOver);
             }
+            if let Some(alarm) = &mut self.alarm
+                && alarm.poll_ring(context).is_ready()
+            {
+                return Poll::Ready(Happening::Alarm);
+            }
             if let Poll::Ready(said) = self.durable.poll_said(context) {
                 return Poll::Ready(Happening::Store(said));
             }
@@ -210,6 +228,8 @@ impl Driver {
             Happening::Request(request) => self.requested(request)?,
             Happening::HandlesGone => self.controlled = false,
             Happening::WallTimeOver => self.wall_time_over(),
+            // The loop starts what is to start.
+            Happening::Alarm => {}
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use futures::future::poll_fn;
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
 
+use super::alarm::Alarm;
 use super::durable::Durable;
 use super::wall::WallTime;
 use super::workers::worker_spec;
@@ -69,6 +70,9 @@ impl Driver {
             controlled: true,
             stopping: false,
             wall: None,
+            alarm: None,
+            counted: begun.elapsed(),
+            few_trials: false,
             largest_state: 0,
             told_bound: (0, 0),
             begun,
@@ -91,6 +95,7 @@ impl Driver {
         driver.foresee_store_bound();
         driver.take_up(records.len()).await?;
         driver.limit_wall_time()?;
+        driver.allow_speculation()?;
         for event in early {
             // The only error is a defect of this crate, and shows again as soon as units run.
             let _ = driver.worker_event(event);
@@ -110,6 +115,19 @@ impl Driver {
         self.wall = Some(started);
         if before >= limit {
             self.wall_time_over();
+        }
+        Ok(())
+    }
+
+    /// Lets units that take too long run a second time, if that is asked for.
+    fn allow_speculation(&mut self) -> Result<(), ExperimentError> {
+        if self.experiment.speculation.is_some() {
+            self.scheduler.set_speculation(self.experiment.speculation);
+            let alarm = Alarm::start().map_err(|source| BackendError::Other {
+                context: "starting the thread that watches for late units".to_owned(),
+                source: source.into(),
+            })?;
+            self.alarm = Some(alarm);
         }
         Ok(())
     }

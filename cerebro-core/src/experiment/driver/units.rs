@@ -13,7 +13,7 @@ use crate::experiment::Interruption;
 use crate::id::{Split, Unit, WorkerId};
 use crate::metric::LOSS;
 use crate::observe::Event;
-use crate::schedule::{Assignment, Completion, Failure, Prefetch};
+use crate::schedule::{Assignment, Completion, Failure, Prefetch, Straggler};
 
 /// A unit is tried so often before its trial is given up.
 const ATTEMPTS: u32 = 2;
@@ -23,7 +23,7 @@ impl Driver {
     pub(super) fn start_units(&mut self) {
         let schedule = tracing::debug_span!("schedule");
         let assigned = schedule.in_scope(|| self.scheduler.assign(self.begun.elapsed()));
-        for Assignment { unit, worker, hop_from } in assigned {
+        for Assignment { unit, worker, hop_from, speculative } in assigned {
             let trial = &self.ledger.trials[&unit.trial];
             let cancellation = Cancellation::new();
             let order = UnitOrder {
@@ -35,6 +35,10 @@ impl Driver {
                 cancellation: cancellation.clone(),
             };
             let span = span(unit, worker);
+            if speculative {
+                self.summary.second_attempts += 1;
+                tracing::info!(parent: &span, "it takes long elsewhere and runs a second time");
+            }
             if let Some(from) = hop_from {
                 let bytes = trial.current.state_bytes;
                 self.summary.hops += 1;
@@ -48,7 +52,8 @@ impl Driver {
                 hop_from,
             });
             let started = self.begun.elapsed();
-            self.running.insert((unit, worker), Running { started, cancellation });
+            self.running
+                .insert((unit, worker), Running { started, cancellation, superseded: false });
             let backend = Arc::clone(&self.backend);
             let run = async move { Happening::UnitEnded(unit, worker, backend.run(order).await) };
             let mut run = run.instrument(span).boxed();
@@ -57,6 +62,8 @@ impl Driver {
             let ended = (&mut run).now_or_never();
             self.pending.push(ended.map_or(run, |ended| future::ready(ended).boxed()));
         }
+        self.watch_for_late_units();
+        self.tell_few_trials();
         for Prefetch { trial, to, .. } in self.scheduler.prefetches() {
             let version = self.ledger.trials[&trial].version;
             if version > 0 {
@@ -75,7 +82,7 @@ impl Driver {
             self.worker_lost(*worker, reason)?;
         }
         // A unit whose worker was lost meanwhile is open again: its late report is refused.
-        let Some(Running { started, .. }) = self.running.remove(&(unit, worker)) else {
+        let Some(Running { started, superseded, .. }) = self.running.remove(&(unit, worker)) else {
             return Ok(());
         };
         match ended {
@@ -85,6 +92,9 @@ impl Driver {
             },
             Err(error) if error.is_cancelled() => {
                 self.scheduler.failed(unit, worker)?;
+                if superseded {
+                    self.tell(Event::UnitSuperseded { unit, worker });
+                }
                 Ok(())
             }
             Err(error) => {
@@ -102,6 +112,12 @@ impl Driver {
         report: UnitReport,
     ) -> Result<(), Interruption> {
         let completion = self.scheduler.completed(unit, worker, report.occupied)?;
+        self.tell_stragglers();
+        if completion == Completion::Superseded {
+            self.tell(Event::UnitSuperseded { unit, worker });
+            return Ok(());
+        }
+        self.cancel_other_attempts(unit);
         let (computed, counter) = match unit.split {
             Split::Train => (&mut self.summary.training, &mut self.summary.train_units),
             Split::Validation => (&mut self.summary.validating, &mut self.summary.validation_units),
@@ -139,6 +155,26 @@ impl Driver {
             }
             Completion::EpochCompleted { .. } => self.epoch_completed(unit.trial),
             _ => Ok(()),
+        }
+    }
+
+    /// What a second attempt at a unit that is done would make is not wanted any more.
+    fn cancel_other_attempts(&mut self, unit: Unit) {
+        if self.alarm.is_some() {
+            let others = self.running.iter_mut().filter(|((other, _), _)| *other == unit);
+            for (_, running) in others {
+                running.superseded = true;
+                running.cancellation.cancel();
+            }
+        }
+    }
+
+    /// Tells of workers that turned out to be slower than the others.
+    fn tell_stragglers(&mut self) {
+        for Straggler { worker, factor } in self.scheduler.new_stragglers() {
+            self.summary.slow_workers += 1;
+            tracing::warn!(%worker, factor, "it is slower than the other workers");
+            self.tell(Event::WorkerSlow { worker, factor });
         }
     }
 

@@ -73,6 +73,26 @@ impl Driver {
         }
     }
 
+    /// Adds up for how long slots have run nothing.
+    pub(super) fn count_idle_slots(&mut self) {
+        let now = self.begun.elapsed();
+        let slots: usize = self.workers.values().sum();
+        let idle = slots.saturating_sub(self.running.len()) as u32;
+        self.summary.idle += now.saturating_sub(self.counted) * idle;
+        self.counted = now;
+    }
+
+    /// Tells, once, that there are fewer trials than slots and that the search has no more to give.
+    pub(super) fn tell_few_trials(&mut self) {
+        let slots: usize = self.workers.values().sum();
+        let trials = self.ledger.active();
+        if !self.few_trials && !self.ledger.asking && trials < slots && trials > 0 {
+            self.few_trials = true;
+            tracing::info!("{trials} trials cannot keep {slots} slots busy");
+            self.tell(Event::FewTrials { trials, slots });
+        }
+    }
+
     pub(super) fn worker_event(&mut self, event: WorkerEvent) -> Result<(), Interruption> {
         match event {
             WorkerEvent::Joined(worker) => {

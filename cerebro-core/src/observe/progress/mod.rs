@@ -124,6 +124,13 @@ fn notable(status: &Status, event: &Event) -> Option<String> {
             Some(format!("stopping: the wall time of {} is over", duration(*limit)))
         }
         Event::WorkerDraining { worker } => Some(format!("{worker} takes no more units")),
+        Event::WorkerSlow { worker, factor } => {
+            Some(format!("{worker} is {factor:.1} times slower than the others"))
+        }
+        Event::FewTrials { trials, slots } => {
+            let trials = count(*trials as u64, "trial");
+            Some(format!("{trials} cannot keep {slots} slots busy, and the search has no more"))
+        }
         Event::UnitFailed { unit, worker, error, retry: true, .. } => {
             Some(format!("{unit} failed on {worker}, is tried again: {}", clean(error)))
         }

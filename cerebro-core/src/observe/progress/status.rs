@@ -160,7 +160,7 @@ impl Status {
                     worker.rate = Some(report.rows as f64 / seconds);
                 }
             }
-            Event::UnitFailed { unit, worker, .. } => {
+            Event::UnitFailed { unit, worker, .. } | Event::UnitSuperseded { unit, worker } => {
                 self.end_unit(*worker, unit);
             }
             Event::EpochCompleted { trial, epoch, value, .. } => {

@@ -247,7 +247,12 @@ impl History {
                     self.taken_up(at, trial);
                 }
             }
+            Event::UnitSuperseded { unit, worker } => {
+                self.close(at, *unit, *worker, Duration::ZERO, BarEnd::Open);
+            }
             Event::WorkerDraining { .. }
+            | Event::WorkerSlow { .. }
+            | Event::FewTrials { .. }
             | Event::UnitProgress { .. }
             | Event::StoreFailing { .. }
             | Event::StoreRecovered

@@ -1,0 +1,164 @@
+//! Units that run twice: where one takes far longer than expected and a slot is idle, another worker
+//! that holds its partition runs it as well, and the first result counts (Dean and Ghemawat 2004,
+//! "MapReduce: simplified data processing on large clusters", OSDI, section 3.6).
+//!
+//! A trial is still in one training unit only: both attempts start from the same version of its
+//! State and stand for the same next one.
+
+use std::time::Duration;
+
+use super::report::{Assignment, Straggler};
+use super::scheduler::{Attempt, Scheduler};
+use crate::id::{Unit, WorkerId};
+
+/// A worker this many times slower than the usual one is a straggler.
+const STRAGGLES: f64 = 2.0;
+
+/// Units that are measured on a worker before it is called one.
+const MEASURED: u32 = 3;
+
+/// A unit of which two attempts run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Double {
+    unit: Unit,
+    /// Whether one of them is done already; then nobody waits for the other.
+    settled: bool,
+}
+
+/// What else there is of a unit of which one attempt has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Other {
+    /// Nothing: it was the only attempt.
+    None,
+    /// Another attempt, which goes on.
+    Running,
+    /// Another attempt, which was faster.
+    Done,
+}
+
+impl Scheduler {
+    /// Lets a unit that has run `factor` times as long as it would take on another worker run a second
+    /// time there, if that worker holds its partition and would be idle otherwise. The first result
+    /// counts, the other is [superseded](super::Completion::Superseded). `None`, the default, runs no
+    /// unit twice.
+    ///
+    /// Only units of trials that were measured before have an expected time. Factors below 1.1 are
+    /// taken for 1.1.
+    pub fn set_speculation(&mut self, factor: Option<f64>) {
+        self.speculation = factor.filter(|factor| factor.is_finite()).map(|factor| factor.max(1.1));
+    }
+
+    /// When a running unit will have taken so long that [`assign`](Self::assign) should be called to
+    /// run it a second time, if nothing else happens before. `None` without speculation, or where no
+    /// idle worker could run any.
+    pub fn overdue_at(&self) -> Option<Duration> {
+        let factor = self.speculation?;
+        let free = self.board.free().iter().map(|&worker| worker as usize);
+        let times = free.flat_map(|worker| {
+            self.candidates(worker).map(move |attempt| self.overdue(attempt, worker, factor))
+        });
+        times.min()
+    }
+
+    /// Starts second attempts of overdue units in slots that are still idle.
+    pub(super) fn speculate(&mut self, assignments: &mut Vec<Assignment>) {
+        let Some(factor) = self.speculation else { return };
+        for worker in self.board.free().to_vec() {
+            let worker = worker as usize;
+            let candidates = self.candidates(worker);
+            let overdue = candidates.filter(|&a| self.overdue(a, worker, factor) <= self.now);
+            let left = |attempt: &Attempt| self.board.remaining(attempt.trial);
+            let most_left = overdue.max_by(|a, b| left(a).total_cmp(&left(b)));
+            if let Some(attempt) = most_left {
+                self.lookahead.end_rotation();
+                self.doubles.push(Double { unit: attempt.unit, settled: false });
+                assignments.push(self.start_again(attempt, worker));
+            }
+        }
+    }
+
+    /// When a unit has taken so many times as long as it would take on another worker.
+    fn overdue(&self, attempt: Attempt, worker: usize, factor: f64) -> Duration {
+        let expected = self.board.estimate(attempt.trial, attempt.partition, worker);
+        let limit = Duration::try_from_secs_f64(expected * factor).unwrap_or(Duration::MAX);
+        attempt.started.saturating_add(limit)
+    }
+
+    /// The units that run once, elsewhere, and could run on a worker as well.
+    fn candidates(&self, worker: usize) -> impl Iterator<Item = Attempt> {
+        let elsewhere = self.workers.iter().enumerate().filter(move |&(other, _)| other != worker);
+        let attempts = elsewhere.flat_map(|(_, state)| state.running.iter().copied());
+        attempts.filter(move |attempt| {
+            self.board.fits_on(attempt.trial, attempt.partition, worker)
+                && self.board.jobs[attempt.trial].active
+                && self.costs.is_measured(attempt.trial)
+                && self.doubles.iter().all(|double| double.unit != attempt.unit)
+        })
+    }
+
+    /// An attempt at a unit has ended: what there is of the other one. `completed` says whether it
+    /// gave a result.
+    pub(super) fn settle(&mut self, unit: Unit, completed: bool) -> Other {
+        let Some(at) = self.doubles.iter().position(|double| double.unit == unit) else {
+            return Other::None;
+        };
+        if self.doubles[at].settled {
+            self.doubles.swap_remove(at);
+            Other::Done
+        } else if completed {
+            self.doubles[at].settled = true;
+            self.learn_from_late(unit);
+            Other::Running
+        } else {
+            self.doubles.swap_remove(at);
+            Other::Running
+        }
+    }
+
+    /// Takes in that a unit was done elsewhere before it was here, which says how slow it is here at
+    /// least.
+    fn learn_from_late(&mut self, unit: Unit) {
+        let workers = self.workers.iter().enumerate();
+        let late = workers.flat_map(|(worker, state)| {
+            state.running.iter().filter(|a| a.unit == unit).map(move |attempt| (worker, *attempt))
+        });
+        for (worker, attempt) in late.collect::<Vec<_>>() {
+            let elapsed = self.now.saturating_sub(attempt.started).as_secs_f64();
+            if elapsed > attempt.expected && attempt.expected > 0.0 {
+                self.costs.learn_slowness(worker, elapsed / attempt.expected);
+                self.refresh_slowness(worker);
+            }
+        }
+    }
+
+    /// The workers that turned out to be slower than usual by a factor of 2 or more since this was
+    /// asked last. They are given fewer units where others hold the same partitions.
+    pub fn new_stragglers(&mut self) -> Vec<Straggler> {
+        if !std::mem::take(&mut self.speeds_changed) {
+            return Vec::new();
+        }
+        let measured = |&worker: &usize| {
+            self.board.layout.takes_units(worker) && self.costs.is_worker_measured(worker, MEASURED)
+        };
+        let mut speeds: Vec<f64> = (0..self.workers.len())
+            .filter(measured)
+            .map(|worker| self.costs.slowness(worker))
+            .collect();
+        speeds.sort_by(f64::total_cmp);
+        // The lower median: of two workers, the faster one is the usual one.
+        let Some(&usual) = speeds.get(speeds.len().saturating_sub(1) / 2) else {
+            return Vec::new();
+        };
+        let mut stragglers = Vec::new();
+        for worker in (0..self.workers.len()).filter(measured).collect::<Vec<_>>() {
+            let factor = self.costs.slowness(worker) / usual;
+            let straggles = factor >= STRAGGLES;
+            let said = std::mem::replace(&mut self.workers[worker].straggles, straggles);
+            if straggles && !said {
+                let worker: WorkerId = self.workers[worker].id;
+                stragglers.push(Straggler { worker, factor });
+            }
+        }
+        stragglers
+    }
+}
