@@ -5,17 +5,35 @@ use super::job::{NONE, Phase};
 use super::ready::Ready;
 use crate::id::Split;
 
+/// A job with this part of the remaining work of another one is taken for equal to it.
+const NEARLY: f64 = 0.98;
+
+/// Jobs looked at for one whose State is near.
+const LOOKS: usize = 32;
+
 impl Board {
     /// The job with the most left of which a unit could start on a worker.
     pub(super) fn longest_fitting(&self, worker: usize) -> Option<u32> {
         let fits = |&(_, job): &(f64, u32)| self.fits(job as usize, worker);
         if self.waiting.is_empty() {
-            return self.ready.iter().find(fits).map(|(_, job)| job);
+            return self.longest_nearby(worker);
         }
         let held = self.layout.held(worker).iter();
         let lists = held.map(|&partition| &self.waiting[partition as usize]);
         let longest = lists.chain([&self.unbound]).filter_map(|list| list.iter().find(fits));
         longest.reduce(|a, b| if b.0 > a.0 { b } else { a }).map(|(_, job)| job)
+    }
+
+    /// The same where any order will do: a job whose State is on the worker already goes before
+    /// those that have hardly more left, since its State need not hop.
+    fn longest_nearby(&self, worker: usize) -> Option<u32> {
+        let fits = |&(_, job): &(f64, u32)| self.fits(job as usize, worker);
+        let first = self.ready.iter().find(fits)?;
+        let is_here = |job: u32| self.jobs[job as usize].location == worker as u32;
+        let equals = self.ready.iter().skip_while(|&entry| entry != first);
+        let equals = equals.take_while(|(priority, _)| *priority >= first.0 * NEARLY).take(LOOKS);
+        let here = equals.filter(|&(_, job)| is_here(job)).find(fits);
+        Some(here.unwrap_or(first).1)
     }
 
     /// Whether jobs want one partition after the other.
