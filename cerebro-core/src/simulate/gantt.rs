@@ -10,6 +10,8 @@ const WIDTH: f64 = 1200.0;
 const ROW: f64 = 22.0;
 const LEFT: f64 = 90.0;
 const TOP: f64 = 30.0;
+/// Room for half of the last time's name.
+const RIGHT: f64 = 40.0;
 
 /// An SVG of the spans; each bar's tooltip names its unit.
 ///
@@ -41,7 +43,7 @@ pub fn gantt(spans: &[Span], makespan: Duration) -> String {
         .scan(0, |rows, (_, slots)| Some(std::mem::replace(rows, *rows + slots.len().max(1))))
         .collect();
     let rows: usize = lanes.iter().map(|(_, slots)| slots.len().max(1)).sum();
-    let scale = (WIDTH - LEFT - 10.0) / makespan.as_secs_f64().max(f64::MIN_POSITIVE);
+    let scale = (WIDTH - LEFT - RIGHT) / makespan.as_secs_f64().max(f64::MIN_POSITIVE);
     let height = TOP + ROW * rows as f64 + 10.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
