@@ -1,6 +1,6 @@
 //! Units that run twice: where one takes far longer than expected and a slot is idle, another worker
 //! that holds its partition runs it as well, and the first result counts (Dean and Ghemawat 2004,
-//! "MapReduce: simplified data processing on large clusters", OSDI, section 3.6).
+//! "`MapReduce`: simplified data processing on large clusters", OSDI, section 3.6).
 //!
 //! A trial is still in one training unit only: both attempts start from the same version of its
 //! State and stand for the same next one.

@@ -220,7 +220,8 @@ impl Driver {
             Happening::StateTaken(trial, version, taken) => {
                 self.state_taken(trial, version, taken)?;
             }
-            Happening::Released => {}
+            // After an alarm the loop starts what is to start.
+            Happening::Released | Happening::Alarm => {}
             Happening::HoldersAwaited(awaited) => self.holders_awaited(awaited)?,
             Happening::Worker(event) => self.worker_event(event)?,
             Happening::Store(said) => self.store_said(said)?,
@@ -228,8 +229,6 @@ impl Driver {
             Happening::Request(request) => self.requested(request)?,
             Happening::HandlesGone => self.controlled = false,
             Happening::WallTimeOver => self.wall_time_over(),
-            // The loop starts what is to start.
-            Happening::Alarm => {}
         }
         Ok(())
     }
