@@ -21,6 +21,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::rule("DepthToSpace", depth_to_space_shape, depth_to_space),
     Operator::rule("SpaceToDepth", space_to_depth_shape, space_to_depth),
     Operator::rule("Trilu", same, trilu),
+    Operator::rule("ReverseSequence", same, reverse_sequence),
 ];
 
 fn identity(_: &mut Builder, at: &Site<'_>) -> Gradients {
@@ -507,5 +508,12 @@ fn trilu(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let mut inputs = vec![Some(at.dy())];
     inputs.extend(at.inputs.get(1));
     let gradient = g.emit("Trilu", &inputs, at.attributes.clone(), 1);
+    Ok(vec![gradient.first().copied(), None])
+}
+
+/// What was turned round is turned back.
+fn reverse_sequence(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let inputs = [Some(at.dy()), at.input(1)];
+    let gradient = g.emit("ReverseSequence", &inputs, at.attributes.clone(), 1);
     Ok(vec![gradient.first().copied(), None])
 }

@@ -33,6 +33,15 @@ fn joins_and_splits() {
 }
 
 #[test]
+fn reversed_sequences() {
+    let lengths = ints(&[3], &[4, 1, 3]);
+    check("ReverseSequence", &[x(&[4, 3, 2]), lengths.clone()], none());
+    let by_rows = none().with("batch_axis", 0).with("time_axis", 1);
+    check("ReverseSequence", &[x(&[3, 5]), lengths], by_rows);
+    check("ReverseSequence", &[x(&[2, 1]), ints(&[1], &[2])], none());
+}
+
+#[test]
 fn slices_with_any_step() {
     let slice = |dims: &[usize], starts: &[i64], ends: &[i64], axes: &[i64], steps: &[i64]| {
         let list = |values: &[i64]| ints(&[values.len()], values);
