@@ -29,8 +29,9 @@ def inside_environment():
     python = ENVIRONMENT / "bin" / "python"
     if not python.exists():
         venv.create(ENVIRONMENT, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "optuna==5.0.0", "cmaes==0.13.1"], check=True)
     if pathlib.Path(sys.prefix) != ENVIRONMENT:
+        packages = ["optuna==5.0.0", "cmaes==0.13.1"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         sys.exit(subprocess.run([python, __file__, *sys.argv[1:]]).returncode)
 
 
@@ -240,6 +241,7 @@ def main():
         print_table(problem, check, results[problem], "--markdown" in arguments)
     if "--json" in arguments:
         path = pathlib.Path(arguments[arguments.index("--json") + 1])
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"checks": checks, "results": results}, indent=1))
 
 
