@@ -323,7 +323,8 @@ impl Scheduler {
     }
 
     /// Forgets what the trial has still to do. Reports of its running units are still taken, as
-    /// [`Completion::Discarded`] or [`Failure::Discarded`].
+    /// [`Completion::Discarded`](super::Completion::Discarded) or
+    /// [`Failure::Discarded`](super::Failure::Discarded).
     pub fn stop(&mut self, trial: TrialId) -> Result<(), ScheduleError> {
         let number = self.trial_number(trial)?;
         self.board.stop(number);
