@@ -175,8 +175,13 @@ fn a_driver_does_not_pass_for_a_worker_nor_an_unlisted_worker_for_a_listed_one()
     still_serves(&keys, backend);
 }
 
-/// What a worker has said to its driver is said again by somebody who has heard it.
-fn replayed(backend: TcpBackend, options: impl Fn(SocketAddr) -> Options) {
+/// What a worker has said to its driver is said again by somebody who has heard it, and who stays
+/// until `answered`.
+fn replayed(
+    backend: TcpBackend,
+    options: impl Fn(SocketAddr) -> Options,
+    answered: impl Fn() + Send + 'static,
+) {
     let backend = Arc::new(backend);
     let address = backend.address();
     let wire = Proxy::listening(address);
@@ -189,10 +194,16 @@ fn replayed(backend: TcpBackend, options: impl Fn(SocketAddr) -> Options) {
             replayed = true;
             let heard = wire.heard();
             assert!(heard.iter().any(|words| !words.is_empty()), "there is something to replay");
+            let mut said = Vec::new();
             for words in heard {
                 let mut stream = TcpStream::connect(address).unwrap();
                 // It may close before everything is written.
                 let _ = stream.write_all(&words);
+                said.push(stream);
+            }
+            // Who goes at once may not have been listened to.
+            answered();
+            for stream in said {
                 let _ = stream.shutdown(Shutdown::Write);
                 until_closed(stream);
             }
@@ -206,15 +217,17 @@ fn replayed(backend: TcpBackend, options: impl Fn(SocketAddr) -> Options) {
 #[test]
 fn what_a_worker_has_said_cannot_be_said_again_by_who_has_overheard_it() {
     let keys = Keys::new();
-    replayed(keys.backend(), |driver| keys.options(driver, "one"));
+    replayed(keys.backend(), |driver| keys.options(driver, "one"), || ());
 }
 
 #[test]
 fn a_registration_that_was_overheard_in_plain_text_is_refused_too() {
     log::start();
-    replayed(driver().build().unwrap(), |driver| Options::new(driver.to_string()));
-    let logged = ["WARN", "a registration was refused", "127.0.0.1", "overheard"];
-    assert!(log::comes_to_say(&logged), "{}", log::all());
+    let refused = || {
+        let logged = ["WARN", "a registration was refused", "127.0.0.1", "overheard"];
+        assert!(log::comes_to_say(&logged), "{}", log::all());
+    };
+    replayed(driver().build().unwrap(), |driver| Options::new(driver.to_string()), refused);
 }
 
 #[test]
