@@ -68,6 +68,7 @@ pub use progress::Progress;
 pub use report::HtmlReport;
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::TensorBoard;
+pub use text::hyperparameters;
 pub use trial_logs::TrialLogs;
 
 use std::error::Error;

@@ -32,8 +32,17 @@ pub(super) fn hyperparameter(value: &Value) -> String {
     }
 }
 
-/// `name=value` for every hyperparameter.
-pub(super) fn hyperparameters(config: &Config) -> impl Iterator<Item = String> {
+/// `name=value` for every hyperparameter of a Config, numbers with three digits: for people to read, as
+/// in a [`Leaderboard`](super::Leaderboard).
+///
+/// ```
+/// use cerebro_core::Config;
+/// use cerebro_core::observe::hyperparameters;
+///
+/// let config = Config::new().with("batch_size", 32).with("learning_rate", 0.001_281_227_6);
+/// assert_eq!(hyperparameters(&config).collect::<Vec<_>>().join(" "), "batch_size=32 learning_rate=0.00128");
+/// ```
+pub fn hyperparameters(config: &Config) -> impl Iterator<Item = String> {
     config.iter().map(|(name, value)| format!("{}={}", clean(name), hyperparameter(value)))
 }
 

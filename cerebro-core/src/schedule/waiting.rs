@@ -28,10 +28,11 @@ impl Board {
     /// those that have hardly more left, since its State need not hop.
     fn longest_nearby(&self, worker: usize) -> Option<u32> {
         let fits = |&(_, job): &(f64, u32)| self.fits(job as usize, worker);
-        let first = self.ready.iter().find(fits)?;
+        let mut ready = self.ready.iter();
+        let first = ready.find(fits)?;
         let is_here = |job: u32| self.jobs[job as usize].location == worker as u32;
-        let equals = self.ready.iter().skip_while(|&entry| entry != first);
-        let equals = equals.take_while(|(priority, _)| *priority >= first.0 * NEARLY).take(LOOKS);
+        let equals = ready.take_while(|(priority, _)| *priority >= first.0 * NEARLY);
+        let equals = [first].into_iter().chain(equals).take(LOOKS);
         let here = equals.filter(|&(_, job)| is_here(job)).find(fits);
         Some(here.unwrap_or(first).1)
     }

@@ -31,6 +31,7 @@ use crate::space::{Domain, Parameter, Space};
 ///   density, and whichever results come first are the generation's.
 /// - When it has converged it starts again from the middle with twice the population (Auger and Hansen
 ///   2005, "A restart CMA evolution strategy with increasing population size").
+#[derive(Serialize, Deserialize)]
 pub struct CmaEs {
     space: Space,
     seed: Seed,
@@ -45,12 +46,32 @@ pub struct CmaEs {
 }
 
 /// The strategy since it last started, and what it was told: the same again gives the same.
+#[derive(Serialize, Deserialize)]
+#[serde(from = "Told")]
 struct Run {
     start: Start,
     steps: Vec<Step>,
+    #[serde(skip_serializing)]
     strategy: Cmaes,
     candidates: VecDeque<Vec<f64>>,
     results: Vec<(Loss, Vec<f64>)>,
+}
+
+/// What is written of a [`Run`].
+#[derive(Deserialize)]
+struct Told {
+    start: Start,
+    steps: Vec<Step>,
+    candidates: VecDeque<Vec<f64>>,
+    results: Vec<(Loss, Vec<f64>)>,
+}
+
+impl From<Told> for Run {
+    fn from(told: Told) -> Self {
+        let mut run = Run::new(told.start);
+        told.steps.into_iter().for_each(|step| run.step(step));
+        Self { candidates: told.candidates, results: told.results, ..run }
+    }
 }
 
 /// How a strategy starts.
@@ -68,21 +89,6 @@ struct Start {
 enum Step {
     Drawn,
     Told(Vec<(Loss, Vec<f64>)>),
-}
-
-#[derive(Serialize, Deserialize)]
-struct Snapshot {
-    space: Space,
-    seed: Seed,
-    trials: u64,
-    started: u64,
-    population: Option<u32>,
-    compared_after: Option<u32>,
-    open: BTreeMap<TrialId, Vec<f64>>,
-    start: Start,
-    steps: Vec<Step>,
-    candidates: VecDeque<Vec<f64>>,
-    results: Vec<(Loss, Vec<f64>)>,
 }
 
 const KIND: &str = "cma_es";
@@ -299,38 +305,11 @@ impl Search for CmaEs {
     }
 
     fn snapshot(&self) -> serde_json::Value {
-        let snapshot = Snapshot {
-            space: self.space.clone(),
-            seed: self.seed,
-            trials: self.trials,
-            started: self.started,
-            population: self.population,
-            compared_after: self.compared_after,
-            open: self.open.clone(),
-            start: self.run.start,
-            steps: self.run.steps.clone(),
-            candidates: self.run.candidates.clone(),
-            results: self.run.results.clone(),
-        };
-        written(KIND, &snapshot)
+        written(KIND, self)
     }
 
     fn restore(&mut self, snapshot: &serde_json::Value) -> Result<(), SearchError> {
-        let snapshot: Snapshot = read(KIND, snapshot)?;
-        let mut run = Run::new(snapshot.start);
-        snapshot.steps.into_iter().for_each(|step| run.step(step));
-        run.candidates = snapshot.candidates;
-        run.results = snapshot.results;
-        *self = Self {
-            space: snapshot.space,
-            seed: snapshot.seed,
-            trials: snapshot.trials,
-            started: snapshot.started,
-            population: snapshot.population,
-            compared_after: snapshot.compared_after,
-            open: snapshot.open,
-            run,
-        };
+        *self = read(KIND, snapshot)?;
         Ok(())
     }
 }

@@ -1,8 +1,7 @@
 //! Sums of parts that lie side by side become concatenations.
 //!
-//! The gradient of a slice is its part with zeros around it. Where all slices of a value are used,
-//! as after a `Split` or where queries, keys and values come of one product, their sum adds zeros
-//! only: putting the parts side by side gives the same in one pass.
+//! The gradient of a slice is its part with zeros around it. Where all slices of a value are used, as
+//! where queries, keys and values are cut out of one product, their sum adds zeros only: putting the parts side by side gives the same in one pass.
 
 use super::builder::{Builder, Value};
 

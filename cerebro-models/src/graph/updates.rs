@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::builder::Builder;
-use crate::kernels::tensors_of_an_update;
+use crate::kernels::is_update;
 
 /// Parameters of at most so many elements are updated together. Their gradients are kept until the
 /// last of them is there, which for larger ones would cost memory.
@@ -18,7 +18,7 @@ impl Builder {
         for (index, node) in self.nodes.iter().enumerate() {
             let Some(&parameter) = node.inputs.get(1) else { continue };
             let is_small = parameter.is_some_and(|p| self.value_type(p).elements() <= LARGEST);
-            if is_small && tensors_of_an_update(&node.op).is_some() {
+            if is_small && is_update(&node.op) {
                 let key = format!("{} {:?} {:?}", node.op, node.inputs[0], node.attributes);
                 groups.entry(key).or_default().push(index);
             }

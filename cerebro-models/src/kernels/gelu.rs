@@ -8,15 +8,12 @@
 use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType::{self, Float32};
 
-use super::node::{Fused, Parts, dims, for_each, input, output};
+use super::node::{Fused, PIECE, Parts, dims, for_each_piece, input, output};
 
 /// Input: `x`. Outputs: `y = x Phi(x)` and its slope `Phi(x) + x phi(x)`, where `Phi` and `phi` are
 /// the standard normal distribution and its density (Hendrycks and Gimpel 2016). The gradient is
 /// then one product, and neither `x` nor anything between is kept for it.
 pub(crate) const GELU: &str = "ai.cerebro.Gelu";
-
-/// So many elements are one piece of work.
-const PIECE: usize = 1 << 13;
 
 pub(super) struct Gelu;
 
@@ -24,7 +21,6 @@ impl Fused for Gelu {
     const NAME: &'static str = GELU;
     const INPUTS: &'static [TensorElementType] = &[Float32];
     const OUTPUTS: &'static [TensorElementType] = &[Float32, Float32];
-    const IN_PLACE: &'static [(u32, u32)] = &[];
 
     fn new(_: &KernelContext<'_>) -> ort::Result<Self> {
         Ok(Self)
@@ -41,8 +37,7 @@ impl Kernel for Gelu {
         let (_, y) = y.try_extract_tensor_mut::<f32>()?;
         let (_, slope) = slope.try_extract_tensor_mut::<f32>()?;
         let (y, slope) = (Parts::of(y), Parts::of(slope));
-        for_each(context, x.len().div_ceil(PIECE), 3 * x.len(), |piece| {
-            let range = piece * PIECE..x.len().min((piece + 1) * PIECE);
+        for_each_piece(context, x.len(), PIECE, 3 * x.len(), |range| {
             // SAFETY: pieces do not overlap, and each is computed once.
             let (y, slope) = unsafe { (y.part(range.clone()), slope.part(range.clone())) };
             let x = &x[range];
@@ -62,7 +57,7 @@ fn gelu(x: &[f32], y: &mut [f32], slope: &mut [f32]) {
 
 /// The standard normal distribution and its density.
 ///
-/// Above zero `1 - Phi(x) = exp(-x^2 / 2) t P(t)` with `t = 1 / (1 + x / 4)`: the form of Hastings'
+/// Above zero `1 - Phi(x) = exp(-x^2 / 2) t P(t)` with `t = 1 / (1 + 0.26 x)`: the form of Hastings'
 /// approximations ("Approximations for Digital Computers", 1955). The polynomial is a fit of least
 /// maximal relative error, 2.5e-8, over `0 <= x <= 14`; rounding makes it 2e-7 or so.
 #[inline(always)]

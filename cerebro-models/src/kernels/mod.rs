@@ -67,14 +67,14 @@ pub(crate) use normalization::{BATCH_NORM, BATCH_NORM_GRADIENT, LAYER_NORM_GRADI
 pub(crate) use pool::{MAX_POOL_GRADIENT, MOST_AXES};
 pub(crate) use product::products_pay;
 pub(crate) use softmax::SOFTMAX_GRADIENT;
-pub(crate) use update::{ADAGRAD, ADAM, LION, MOMENTUM, RMSPROP, SGD, tensors_of_an_update};
+pub(crate) use update::{ADAGRAD, ADAM, LION, MOMENTUM, RMSPROP, SGD, is_update};
 
 /// The domain of the operators, with which their names in graphs begin.
 pub(crate) const DOMAIN: &str = "ai.cerebro";
 
 /// The operators, to be registered with one session.
 pub(crate) fn domain() -> ort::Result<OperatorDomain> {
-    let domain = mask::add_to(update::add_to(OperatorDomain::new(DOMAIN)?)?)?;
+    let domain = update::add_to(OperatorDomain::new(DOMAIN)?)?;
     let domain = node::add::<convolution::Conv>(domain)?;
     let domain = node::add::<convolution::ConvInputGradient>(domain)?;
     let domain = node::add::<convolution::ConvWeightGradient>(domain)?;
@@ -86,6 +86,7 @@ pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     let domain = node::add::<linear::Linear>(domain)?;
     let domain = node::add::<linear::LinearInputGradient>(domain)?;
     let domain = node::add::<linear::LinearWeightGradient>(domain)?;
+    let domain = node::add::<mask::ReluGradient>(domain)?;
     let domain = node::add::<normalization::BatchNorm>(domain)?;
     let domain = node::add::<normalization::BatchNormGradient>(domain)?;
     let domain = node::add::<normalization::LayerNormGradient>(domain)?;

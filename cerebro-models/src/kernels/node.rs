@@ -154,3 +154,20 @@ pub(super) fn for_each(
     }
     context.par_for(count, 0, each)
 }
+
+/// Elements of a piece, where each is computed by itself.
+pub(super) const PIECE: usize = 1 << 14;
+
+/// Calls `each` for the places of every piece of `size` elements among `length`, of which the last one
+/// may be shorter, as [`for_each`] does for work of `elements` elements.
+pub(super) fn for_each_piece(
+    context: &ComputeContext,
+    length: usize,
+    size: usize,
+    elements: usize,
+    each: impl Fn(Range<usize>) + Sync + Send,
+) -> ort::Result<()> {
+    for_each(context, length.div_ceil(size), elements, |piece| {
+        each(piece * size..length.min((piece + 1) * size));
+    })
+}

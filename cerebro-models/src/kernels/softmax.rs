@@ -8,15 +8,12 @@
 use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType::{self, Float32};
 
-use super::node::{Fused, Parts, dims, for_each, input, output, refused};
+use super::node::{Fused, PIECE, Parts, dims, for_each_piece, input, output, refused};
 use super::sum::sums;
 
 /// Inputs: the gradient by the output, the output `y`. Output: the gradient by the input,
 /// `y (dy - sum(y dy))` with the sum over the last axis.
 pub(crate) const SOFTMAX_GRADIENT: &str = "ai.cerebro.SoftmaxGradient";
-
-/// Rows of about so many elements together are one piece of work.
-const PIECE: usize = 1 << 13;
 
 pub(super) struct SoftmaxGradient;
 
@@ -47,9 +44,8 @@ impl Kernel for SoftmaxGradient {
             return Ok(());
         }
         let dx = Parts::of(dx);
-        let piece = width * (PIECE / width).max(1);
-        for_each(context, y.len().div_ceil(piece), 3 * y.len(), |number| {
-            let range = number * piece..y.len().min((number + 1) * piece);
+        let whole_rows = width * (PIECE / width).max(1);
+        for_each_piece(context, y.len(), whole_rows, 3 * y.len(), |range| {
             // SAFETY: pieces do not overlap, and each is computed once.
             let dx = unsafe { dx.part(range.clone()) };
             let (dy, y) = (&dy[range.clone()], &y[range]);

@@ -22,7 +22,7 @@ use ort::operator::{
 use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 
 use super::in_domain;
-use super::node::{Parts, for_each, input, refused};
+use super::node::{PIECE, Parts, for_each_piece, input, refused};
 
 /// Plain gradient descent: no slots, no hyperparameters of its own.
 pub(crate) const SGD: &str = "ai.cerebro.Sgd";
@@ -45,24 +45,10 @@ pub(crate) const ADAGRAD: &str = "ai.cerebro.Adagrad";
 /// Lion. Slot: the momentum. Hyperparameters: beta1, 1 - beta1, beta2, 1 - beta2.
 pub(crate) const LION: &str = "ai.cerebro.Lion";
 
-/// How many tensors of each parameter the node `op` reads: itself, its gradient and its slots.
-/// None if it is no update.
-pub(crate) fn tensors_of_an_update(op: &str) -> Option<usize> {
-    Some(
-        2 + match op {
-            SGD => Sgd::SLOTS,
-            MOMENTUM => Momentum::SLOTS,
-            ADAM => Adam::SLOTS,
-            RMSPROP => RmsProp::SLOTS,
-            ADAGRAD => Adagrad::SLOTS,
-            LION => Lion::SLOTS,
-            _ => return None,
-        },
-    )
+/// Whether the operator `op` is an update.
+pub(crate) fn is_update(op: &str) -> bool {
+    matches!(op, SGD | MOMENTUM | ADAM | RMSPROP | ADAGRAD | LION)
 }
-
-/// Elements that one call of a thread updates.
-const PIECE: usize = 1 << 14;
 
 pub(super) fn add_to(domain: OperatorDomain) -> ort::Result<OperatorDomain> {
     domain
@@ -433,8 +419,7 @@ fn one<R: Rule>(context: &ComputeContext, rule: R, pull: Pull, number: usize) ->
     let new_slots = [elements_mut(new_first.as_mut())?, elements_mut(new_second.as_mut())?];
     let new_slots = new_slots.map(Parts::of);
     let touched = length * (3 + 2 * R::SLOTS);
-    for_each(context, length.div_ceil(PIECE), touched, |piece| {
-        let range = piece * PIECE..length.min((piece + 1) * PIECE);
+    for_each_piece(context, length, PIECE, touched, |range| {
         let within = |slot: &'_ [f32]| range.start.min(slot.len())..range.end.min(slot.len());
         // SAFETY: each piece is another part.
         let (new_parameter, new_slots) = unsafe {

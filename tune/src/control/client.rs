@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
 use cerebro_core::experiment::ExperimentStatus;
-use cerebro_core::{Config, Value as Hyperparameter};
+use cerebro_core::observe::hyperparameters;
 use serde_json::Value;
 
 use super::words::request;
@@ -96,21 +96,8 @@ fn table(status: &ExperimentStatus) -> String {
             format!("{}/{}", trial.completed_epochs, trial.epochs),
             number(trial.latest),
             number(trial.best.map(|(value, _)| value)),
-            shortened(&trial.config),
+            hyperparameters(&trial.config).collect::<Vec<_>>().join(" "),
         );
     }
     text
-}
-
-/// The Config with three digits of each number, for people to read.
-fn shortened(config: &Config) -> String {
-    let values = config.iter().map(|(name, value)| match value {
-        Hyperparameter::Float(number) => {
-            let short =
-                format!("{number:.2e}").parse().map_or(value.clone(), Hyperparameter::Float);
-            format!("{name}={short}")
-        }
-        _ => format!("{name}={value}"),
-    });
-    values.collect::<Vec<_>>().join(" ")
 }
