@@ -204,7 +204,7 @@ def rank_sum_p(ours, theirs):
 
 def run_ours(seeds):
     """Runs our searches; returns the problems' checks and the runs of each problem and search."""
-    command = ["cargo", "run", "--release", "-q", "-p", "cerebro-search-quality", "--", str(seeds)]
+    command = ["cargo", "run", "--release", "-q", "-p", "cerebro-search-quality", "--features", "cma-es", "--", str(seeds)]
     checks, results = {}, {}
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:

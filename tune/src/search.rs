@@ -1,8 +1,8 @@
 //! `[search]` and `[stop]`: which Configs are tried, which trials go on, and when it is over.
 
 use cerebro_core::search::{
-    Asha, BracketSizes, CmaEs, Grid, Hyperband, MedianStopping, Population, QuasiRandom, Random,
-    Rungs, SearchError, StopRule, StopWhen, SuccessiveHalving, Tpe,
+    Asha, BracketSizes, Grid, Hyperband, MedianStopping, Population, QuasiRandom, Random, Rungs,
+    SearchError, StopRule, StopWhen, SuccessiveHalving, Tpe,
 };
 use cerebro_core::{Config, Search, Seed, Space};
 
@@ -167,9 +167,17 @@ fn tpe(table: &Table<'_>, setting: Setting<'_>, trials: u64) -> Result<Box<dyn S
     Ok(boxed(search))
 }
 
+#[cfg(not(feature = "cma-es"))]
+fn cma_es(table: &Table<'_>, _: Setting<'_>, _: u64) -> Result<Box<dyn Search>, Fault> {
+    let text = "`cma_es` is not in this program: build it with `--features cerebro-tune/cma-es`, or take `tpe`";
+    Err(table.fault_at("kind", text))
+}
+
+#[cfg(feature = "cma-es")]
 fn cma_es(table: &Table<'_>, setting: Setting<'_>, trials: u64) -> Result<Box<dyn Search>, Fault> {
     let wrong = |error: SearchError| at(table, &error);
-    let mut search = CmaEs::new(setting.space, trials, setting.seed).map_err(wrong)?;
+    let mut search =
+        cerebro_core::search::CmaEs::new(setting.space, trials, setting.seed).map_err(wrong)?;
     if let Some(results) = table.optional("population")? {
         search = search.with_population(results).map_err(wrong)?;
     }

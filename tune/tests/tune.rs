@@ -359,8 +359,17 @@ fn every_kind_of_search_can_be_asked_for() {
     Plan::parse("digits.toml", &grid, folder.path()).unwrap();
 }
 
+#[cfg(not(feature = "cma-es"))]
 #[test]
-fn a_search_for_numbers_is_refused_a_space_with_choices_and_takes_others() {
+fn a_search_that_the_program_was_built_without_names_the_feature() {
+    let search = "kind = \"cma_es\"\ntrials = 40";
+    let named = ["--features cerebro-tune/cma-es", "`tpe`"];
+    refuses("kind = \"random\"\ntrials = 4", search, "\"cma_es\"", &named);
+}
+
+#[cfg(feature = "cma-es")]
+#[test]
+fn the_search_cma_es_is_refused_a_space_with_choices_and_takes_others() {
     let search = "kind = \"cma_es\"\ntrials = 40\npopulation = 8\ncompared_after = 1";
     refuses(
         "kind = \"random\"\ntrials = 4",

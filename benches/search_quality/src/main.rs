@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "cma-es")]
+use cerebro_core::search::CmaEs;
 use cerebro_core::search::{
-    Asha, Ask, BracketSizes, CmaEs, Decision, EpochReport, Hyperband, MedianStopping, QuasiRandom,
-    Random, Rungs, Search, SearchError, Tpe,
+    Asha, Ask, BracketSizes, Decision, EpochReport, Hyperband, MedianStopping, QuasiRandom, Random,
+    Rungs, Search, SearchError, Tpe,
 };
 use cerebro_core::{Config, Seed, TrialId};
 use problems::{Problem, observed};
@@ -56,6 +58,7 @@ fn searches(problem: &Problem) -> Vec<(&'static str, Make)> {
         }),
         ("TPE, multivariate", |problem, seed| Ok(Box::new(multivariate(problem, seed)?))),
     ];
+    #[cfg(feature = "cma-es")]
     if CmaEs::new(&problem.space, MANY, Seed(0)).is_ok() {
         searches.push(("CMA-ES", |problem, seed| {
             Ok(Box::new(CmaEs::new(&problem.space, MANY, seed)?))

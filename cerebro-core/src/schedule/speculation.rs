@@ -132,7 +132,7 @@ impl Scheduler {
     }
 
     /// The workers that turned out to be slower than usual by a factor of 2 or more since this was
-    /// asked last. They are given fewer units where others hold the same partitions.
+    /// asked last, each once. They are given fewer units where others hold the same partitions.
     pub fn new_stragglers(&mut self) -> Vec<Straggler> {
         if !std::mem::take(&mut self.speeds_changed) {
             return Vec::new();
@@ -152,9 +152,9 @@ impl Scheduler {
         let mut stragglers = Vec::new();
         for worker in (0..self.workers.len()).filter(measured).collect::<Vec<_>>() {
             let factor = self.costs.slowness(worker) / usual;
-            let straggles = factor >= STRAGGLES;
-            let said = std::mem::replace(&mut self.workers[worker].straggles, straggles);
-            if straggles && !said {
+            // Said once, however often it is slow.
+            if factor >= STRAGGLES && !std::mem::replace(&mut self.workers[worker].straggles, true)
+            {
                 let worker: WorkerId = self.workers[worker].id;
                 stragglers.push(Straggler { worker, factor });
             }
