@@ -32,9 +32,13 @@ pub(crate) async fn relay(cluster: &Cluster, trial: TrialId, version: u64) {
         }
         Err(reason) => {
             tracing::warn!(%trial, version, reason, "a State is taken for lost");
-            let mut books = cluster.books();
-            for holder in holders {
-                books.ledger.missed(name, holder);
+            for &holder in &holders {
+                if let Holder::Worker(worker) = holder {
+                    let what =
+                        format!("version {version} of {trial} cannot be had from it: {reason}");
+                    cluster.trouble(worker, what);
+                }
+                cluster.books().ledger.missed(name, holder);
             }
         }
     }

@@ -169,6 +169,7 @@ fn driver_process() {
     let trained = recorder.units().iter().filter(|(unit, _)| unit.split == Split::Train).count();
     std::fs::write(Path::new(folder).join("trained"), trained.to_string()).unwrap();
     std::fs::write(Path::new(folder).join("states"), tallies(&result)).unwrap();
+    std::fs::write(Path::new(folder).join("summary"), result.summary().to_string()).unwrap();
 }
 
 fn tallies(result: &ExperimentResult) -> Vec<u8> {
@@ -221,6 +222,9 @@ fn a_driver_that_is_killed_and_resumed_from_its_store_while_the_workers_wait() {
     // Three epochs were complete when it died, and each has a unit for each partition.
     let left = TRIALS * EPOCHS * TRAIN - 3 * TRAIN;
     assert!(trained <= left, "{trained} of {left} units: no completed epoch is trained again");
+    let summary = String::from_utf8(read("summary")).unwrap();
+    let resumed = summary.lines().find(|line| line.starts_with("resumed")).unwrap_or(&summary);
+    assert!(resumed.contains("3 epochs complete"), "{summary}");
     for worker in &mut crew {
         assert!(worker.wait().success(), "a worker leaves when a run is over");
     }

@@ -183,6 +183,23 @@ fn a_worker_that_comes_before_its_driver_waits_for_it() {
 }
 
 #[test]
+fn states_of_a_worker_that_refuses_connections_are_made_again_where_the_partitions_are_too() {
+    let backend = large_states().workers(2).replicas(2).build().unwrap();
+    let reserved = Reserved::new();
+    let nowhere = reserved.address().to_string();
+    let _workers = [
+        worker(backend.address(), |options| options),
+        worker(backend.address(), |options| options.advertise(&nowhere)),
+    ];
+    let result = run(backend, |_| ());
+    assert!(result.summary().repeated_units >= 1, "{}", result.summary());
+    let summary = result.summary().to_string();
+    for part in [&nowhere, "refused", "repeated"] {
+        assert!(summary.contains(part), "no `{part}` in\n{summary}");
+    }
+}
+
+#[test]
 fn a_worker_that_nobody_can_reach_fails_trials_with_the_reason_and_nothing_hangs() {
     let backend = driver().workers(2).build().unwrap();
     let reserved = Reserved::new();

@@ -25,6 +25,7 @@ mod onnx;
 mod options;
 mod registry;
 mod session;
+mod slots;
 mod states;
 mod unit;
 
@@ -46,8 +47,8 @@ use metrics::Metrics;
 pub use options::{AfterRun, Options};
 pub use registry::Registry;
 use session::{Ended, Session};
+use slots::Slots;
 use states::States;
-use unit::Slots;
 
 /// The first wait before the driver is dialled again; each one is twice as long as the last, up to
 /// `LONGEST_WAIT`.
@@ -105,7 +106,7 @@ struct Worker {
     instance: u64,
     listening: SocketAddr,
     states: Arc<States>,
-    slots: Slots,
+    slots: Arc<Slots>,
     jobs: job::Jobs,
     cache: Option<Arc<DiskCache>>,
     metrics: Metrics,
@@ -136,7 +137,7 @@ pub fn serve_until(
 
 fn runtime() -> Result<tokio::runtime::Runtime, WorkerError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    // Models compute on blocking threads; these only move messages.
+    // Models compute on the threads of the slots; these only move messages.
     let builder = builder.worker_threads(2).thread_name("cerebro-worker").enable_all();
     builder.build().map_err(WorkerError::Threads)
 }
@@ -154,7 +155,10 @@ fn run(
         let _ = leaving.send(true);
         leaving.closed().await;
     });
-    runtime.block_on(work(registry, options, asked))
+    let slots = Arc::new(Slots::start(&options).map_err(WorkerError::Threads)?);
+    let ended = runtime.block_on(work(registry, options, Arc::clone(&slots), asked));
+    slots.end();
+    ended
 }
 
 #[cfg(unix)]
@@ -174,6 +178,7 @@ fn terminated() -> io::Result<impl Future<Output = ()> + Send + 'static> {
 async fn work(
     registry: Registry,
     options: Options,
+    slots: Arc<Slots>,
     mut leaving: watch::Receiver<bool>,
 ) -> Result<(), WorkerError> {
     let open = |(folder, budget): &(PathBuf, u64)| {
@@ -192,7 +197,7 @@ async fn work(
     tokio::spawn(accept(listener, options.security.clone(), MOST_FETCHES, calls, bulk));
     tokio::spawn(bulk::serve(fetches, Arc::clone(&states) as _));
     let worker = Arc::new(Worker {
-        slots: Slots::new(&options),
+        slots,
         registry,
         instance: crate::drawn(),
         listening,

@@ -1,17 +1,14 @@
-//! Units: their slot, their State, their end.
+//! Units: their State, their slot, their end.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cerebro_core::backend::{UnitError, UnitOrder, UnitReport};
 use cerebro_core::execute::{Executed, execute};
 use cerebro_core::{Cancellation, Config, ModelError, Seed, Slot, State, Unit, WorkerId};
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::Options;
 use super::metrics::Outcome;
 use super::session::Session;
 use super::states::Taken;
@@ -21,52 +18,6 @@ use crate::wire::{failure_to_wire, report_to_wire};
 
 /// How often a running unit says how far it is: often enough for a person to see it move.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Slots are numbered over all workers of the process, so that what models share per slot is never
-/// shared by two threads.
-static NEXT_SLOT: AtomicU32 = AtomicU32::new(0);
-
-/// The slots that no unit is in.
-pub(super) struct Slots {
-    free: Mutex<Vec<Slot>>,
-    permits: Semaphore,
-}
-
-/// A slot that is in use.
-struct Taking<'a> {
-    slots: &'a Slots,
-    slot: Slot,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Slots {
-    pub(super) fn new(options: &Options) -> Self {
-        let (device, threads) = (options.device, options.threads());
-        let slot = |_| Slot { number: NEXT_SLOT.fetch_add(1, Ordering::Relaxed), device, threads };
-        Self {
-            free: Mutex::new((0..options.slots).map(slot).collect()),
-            permits: Semaphore::new(options.slots),
-        }
-    }
-
-    async fn take(&self) -> Option<Taking<'_>> {
-        let permit = self.permits.acquire().await.ok()?;
-        // There are as many permits as slots.
-        let slot = self.free().pop()?;
-        Some(Taking { slots: self, slot, _permit: permit })
-    }
-
-    fn free(&self) -> MutexGuard<'_, Vec<Slot>> {
-        // Nothing panics while it holds the lock.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Taking<'_> {
-    fn drop(&mut self) {
-        self.slots.free().push(self.slot);
-    }
-}
 
 /// One more in a gauge, for as long as this lives.
 struct Counted<'a>(&'a Gauge);
@@ -123,13 +74,12 @@ async fn attempt(
         Some(name) => Some(start_state(session, name.into(), run.sources, cancellation).await?),
     };
     let start_bytes = start.as_ref().map_or(0, |state: &State| state.bytes() as u64);
-    let (worker, slot) = (Arc::clone(session), taking.slot);
+    let worker = Arc::clone(session);
     let (trial, version) = (order.unit.trial, order.version);
-    let executing =
-        tokio::task::spawn_blocking(move || compute(&worker, number, &order, slot, start.as_ref()));
-    let (executed, rows) = executing
-        .await
-        .map_err(|panic| ModelError::other("running a unit off the async threads", panic))??;
+    let computed =
+        taking.compute(move |slot| compute(&worker, number, &order, slot, start.as_ref())).await;
+    let silent = || ModelError::other("running a unit", "its thread panicked outside the model");
+    let (executed, rows) = computed.ok_or_else(silent)??;
     drop(taking);
     let mut report = UnitReport {
         metrics: executed.metrics,
@@ -188,7 +138,7 @@ fn compute(
     session: &Session,
     number: u64,
     order: &UnitOrder,
-    slot: Slot,
+    slot: &Slot,
     start: Option<&State>,
 ) -> Result<(Executed, u64), UnitError> {
     let partition = order.unit.partition;
@@ -203,7 +153,7 @@ fn compute(
     let progress =
         Progress { session, number, rows: Cell::new(0), said: Cell::new(Instant::now()) };
     let report = |rows| progress.add(rows);
-    let executed = execute(&*job.builder, &slot, order, start, &*partition, &report)?;
+    let executed = execute(&*job.builder, slot, order, start, &*partition, &report)?;
     Ok((executed, partition.rows() as u64))
 }
 

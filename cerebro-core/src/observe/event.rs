@@ -323,6 +323,9 @@ pub struct Summary {
     pub train_units: u64,
     /// Validation units that completed.
     pub validation_units: u64,
+    /// Where the experiment was taken up from its store, the epochs that its trials had completed.
+    #[serde(default)]
+    pub resumed_epochs: u64,
     /// Units that failed and were tried again.
     pub retried_units: u64,
     /// Workers that were lost.

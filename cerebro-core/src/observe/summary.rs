@@ -33,6 +33,10 @@ impl fmt::Display for Summary {
         let train = count(self.train_units, "training unit");
         let validation = count(self.validation_units, "validation unit");
         writeln!(f, "units        {train}, {validation}")?;
+        if self.resumed_epochs > 0 {
+            let epochs = count(self.resumed_epochs, "epoch");
+            writeln!(f, "resumed      with {epochs} complete, which were not trained again")?;
+        }
         let (retried, repeated) = (self.retried_units, self.repeated_units);
         if retried + repeated + self.lost_workers > 0 {
             let lost = count(self.lost_workers, "worker");

@@ -19,6 +19,9 @@ const FIRST_VALIDATION_RATIO: f64 = 1.0 / 3.0;
 /// A unit counts for a worker's speed as if it took at most so many times as long as expected.
 const OUTLIER: f64 = 4.0;
 
+/// So many training units in a row tell a worker that is slow from one that was busy for a moment.
+const IN_A_ROW: usize = 5;
+
 /// A mean that forgets slowly.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mean {
@@ -27,9 +30,6 @@ struct Mean {
 }
 
 impl Mean {
-    /// Taken for 1 until shown otherwise.
-    const ONE: Self = Self { value: 1.0, samples: 1 };
-
     fn add(&mut self, sample: f64) {
         // The first samples are averaged plainly, so that the first one alone has no great weight.
         let weight = (1.0 / f64::from(self.samples + 1)).max(1.0 - MEMORY);
@@ -39,6 +39,31 @@ impl Mean {
 
     fn get(self) -> Option<f64> {
         (self.samples > 0).then_some(self.value)
+    }
+}
+
+/// How much slower than usual a worker is.
+#[derive(Clone, Copy, Debug)]
+struct Slowness {
+    mean: Mean,
+    /// What the last training units said, the newest anywhere; 0 where there was none yet.
+    last: [f64; IN_A_ROW],
+    /// Where the next one goes.
+    next: usize,
+}
+
+impl Slowness {
+    /// Taken for 1 until shown otherwise.
+    const USUAL: Self =
+        Self { mean: Mean { value: 1.0, samples: 1 }, last: [0.0; IN_A_ROW], next: 0 };
+
+    fn add(&mut self, sample: f64, split: Split) {
+        self.mean.add(sample);
+        // Validation passes are short, and what is short is disturbed easily.
+        if split == Split::Train {
+            self.last[self.next] = sample;
+            self.next = (self.next + 1) % IN_A_ROW;
+        }
     }
 }
 
@@ -53,7 +78,7 @@ struct TrialCost {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Costs {
     trials: Vec<TrialCost>,
-    slowness: Vec<Mean>,
+    slowness: Vec<Slowness>,
     /// Measured training rate over guess, over the trials that have both.
     guess_scale: Mean,
     /// The highest training rate of all trials.
@@ -69,7 +94,7 @@ impl Costs {
     }
 
     pub(super) fn add_worker(&mut self) {
-        self.slowness.push(Mean::ONE);
+        self.slowness.push(Slowness::USUAL);
     }
 
     /// Whether the trial itself was measured.
@@ -110,19 +135,19 @@ impl Costs {
 
     /// How much slower than usual a worker is: 2 if its units take twice as long.
     pub(super) fn slowness(&self, worker: usize) -> f64 {
-        self.slowness[worker].value
+        self.slowness[worker].mean.value
     }
 
-    /// Whether so many units were measured on a worker.
-    pub(super) fn is_worker_measured(&self, worker: usize, units: u32) -> bool {
-        // The first sample is the assumption.
-        self.slowness[worker].samples > units
+    /// The slowness of a worker that each of its last training units showed at least; 0 while there
+    /// were too few.
+    pub(super) fn lasting_slowness(&self, worker: usize) -> f64 {
+        self.slowness[worker].last.into_iter().fold(f64::INFINITY, f64::min)
     }
 
     /// Takes in that a unit took a multiple of what was expected of a worker, or more.
     pub(super) fn learn_slowness(&mut self, worker: usize, factor: f64) {
         let slowness = self.slowness(worker);
-        self.slowness[worker].add(slowness * factor);
+        self.slowness[worker].add(slowness * factor, Split::Train);
     }
 
     /// Takes in that a unit of `rows` rows took `cost`.
@@ -144,7 +169,7 @@ impl Costs {
             // One unit that takes very long says little of a worker.
             let slowness = self.slowness(worker);
             let sample = (per_row / known).clamp(slowness / OUTLIER, slowness * OUTLIER);
-            self.slowness[worker].add(sample);
+            self.slowness[worker].add(sample, split);
         }
         let normal = per_row / self.slowness(worker);
         let learned = &mut self.trials[trial];

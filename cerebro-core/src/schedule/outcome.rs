@@ -6,7 +6,7 @@ use super::error::ScheduleError;
 use super::job::{Done, Phase};
 use super::report::{Completion, Failure, Next};
 use super::scheduler::{Attempt, Scheduler};
-use super::speculation::Other;
+use super::speculation::{Other, STRAGGLES};
 use crate::id::{Split, Unit, WorkerId};
 
 /// A change of a rate or a speed that is worth computing all sums anew.
@@ -125,8 +125,9 @@ impl Scheduler {
         let slowness = self.costs.slowness(worker);
         if differs(slowness, self.board.layout.slowness(worker), SLOWNESS_CHANGE) {
             self.board.relayout(|layout| layout.set_slowness(worker, slowness));
-            self.speeds_changed = true;
         }
+        self.fastest = self.fastest.min(slowness);
+        self.may_straggle |= self.costs.lasting_slowness(worker) >= STRAGGLES * self.fastest;
     }
 
     fn refresh_rate(&mut self, trial: usize) {

@@ -47,8 +47,10 @@ pub struct Scheduler {
     pub(super) speculation: Option<f64>,
     /// The units that do.
     pub(super) doubles: Vec<Double>,
-    /// Whether a worker's speed was learned anew since stragglers were asked for.
-    pub(super) speeds_changed: bool,
+    /// Whether, since stragglers were asked for, a worker may have become one.
+    pub(super) may_straggle: bool,
+    /// The least slowness that any worker ever had.
+    pub(super) fastest: f64,
     pub(super) running: usize,
     pub(super) now: Duration,
 }
@@ -135,7 +137,8 @@ impl Scheduler {
             guesses: Guesses::default(),
             speculation: None,
             doubles: Vec::new(),
-            speeds_changed: false,
+            may_straggle: false,
+            fastest: 1.0,
             running: 0,
             now: Duration::ZERO,
         })

@@ -9,13 +9,10 @@ use std::time::Duration;
 
 use super::report::{Assignment, Straggler};
 use super::scheduler::{Attempt, Scheduler};
-use crate::id::{Unit, WorkerId};
+use crate::id::Unit;
 
 /// A worker this many times slower than the usual one is a straggler.
-const STRAGGLES: f64 = 2.0;
-
-/// Units that are measured on a worker before it is called one.
-const MEASURED: u32 = 3;
+pub(super) const STRAGGLES: f64 = 2.0;
 
 /// A unit of which two attempts run.
 #[derive(Clone, Copy, Debug)]
@@ -131,14 +128,15 @@ impl Scheduler {
         }
     }
 
-    /// The workers that turned out to be slower than usual by a factor of 2 or more since this was
-    /// asked last, each once. They are given fewer units where others hold the same partitions.
+    /// The workers of which the last training units all took at least twice as long as usual, and of
+    /// which this was not said before. They are given fewer units where others hold the same
+    /// partitions.
     pub fn new_stragglers(&mut self) -> Vec<Straggler> {
-        if !std::mem::take(&mut self.speeds_changed) {
+        if !std::mem::take(&mut self.may_straggle) {
             return Vec::new();
         }
         let measured = |&worker: &usize| {
-            self.board.layout.takes_units(worker) && self.costs.is_worker_measured(worker, MEASURED)
+            self.board.layout.takes_units(worker) && self.costs.lasting_slowness(worker) > 0.0
         };
         let mut speeds: Vec<f64> = (0..self.workers.len())
             .filter(measured)
@@ -151,14 +149,62 @@ impl Scheduler {
         };
         let mut stragglers = Vec::new();
         for worker in (0..self.workers.len()).filter(measured).collect::<Vec<_>>() {
-            let factor = self.costs.slowness(worker) / usual;
-            // Said once, however often it is slow.
-            if factor >= STRAGGLES && !std::mem::replace(&mut self.workers[worker].straggles, true)
-            {
-                let worker: WorkerId = self.workers[worker].id;
-                stragglers.push(Straggler { worker, factor });
+            let straggles = self.costs.lasting_slowness(worker) >= STRAGGLES * usual;
+            if straggles && !std::mem::replace(&mut self.workers[worker].straggles, true) {
+                let factor = self.costs.slowness(worker) / usual;
+                stragglers.push(Straggler { worker: self.workers[worker].id, factor });
             }
         }
         stragglers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{PartitionId, Split, TrialId, WorkerId};
+    use crate::schedule::{PartitionSpec, Policy, TrialSpec, WorkerSpec};
+    use crate::seed::Seed;
+
+    /// Three workers with a partition each and six trials, whose units take a second times what
+    /// `slowness` says of the worker and of how many units it has done.
+    fn stragglers(slowness: impl Fn(u32, usize) -> f64) -> Vec<Straggler> {
+        let partitions = [0, 1, 2].map(PartitionId);
+        let specs = partitions.map(|id| PartitionSpec { id, split: Split::Train, rows: 100 });
+        let mut scheduler = Scheduler::new(Policy::default(), Seed(1), &specs).unwrap();
+        for partition in partitions {
+            let id = WorkerId(partition.0);
+            let worker = WorkerSpec { id, slots: 1, partitions: vec![partition] };
+            scheduler.worker_joined(&worker).unwrap();
+        }
+        for trial in 0..6 {
+            scheduler.add_trial(&TrialSpec::new(TrialId(trial), 10)).unwrap();
+        }
+        let (mut done, mut now, mut stragglers) = ([0; 3], Duration::ZERO, Vec::new());
+        while !scheduler.is_idle() {
+            for start in scheduler.assign(now) {
+                let units = &mut done[start.worker.0 as usize];
+                let cost = Duration::from_secs_f64(slowness(start.worker.0, *units));
+                *units += 1;
+                now += cost;
+                scheduler.completed(start.unit, start.worker, cost).unwrap();
+                stragglers.extend(scheduler.new_stragglers());
+            }
+        }
+        stragglers
+    }
+
+    #[test]
+    fn a_worker_that_stays_slow_is_told_of_once_with_its_factor() {
+        let told = stragglers(|worker, _| if worker == 1 { 3.0 } else { 1.0 });
+        let [straggler] = told[..] else { panic!("{told:?}") };
+        assert_eq!(straggler.worker, WorkerId(1));
+        assert!((2.0..=3.5).contains(&straggler.factor), "{straggler:?}");
+    }
+
+    #[test]
+    fn a_worker_that_was_busy_for_a_moment_is_not_called_slow() {
+        let told = stragglers(|_, units| if units % 8 < 3 { 5.0 } else { 1.0 });
+        assert!(told.is_empty(), "{told:?}");
     }
 }

@@ -17,7 +17,7 @@ use super::{Driver, chain, tell};
 use crate::backend::{Backend, BackendError, Job, WorkerEvent, WorkerInfo};
 use crate::experiment::builder::Setup;
 use crate::experiment::ledger::{Ledger, Order};
-use crate::experiment::{Command, Experiment, ExperimentError};
+use crate::experiment::{Command, Experiment, ExperimentError, TrialRecord};
 use crate::id::TrialId;
 use crate::observe::{Event, Summary};
 use crate::schedule::{PartitionSpec, Policy, Scheduler, TrialProgress, TrialSpec};
@@ -143,7 +143,9 @@ impl Driver {
             let held = held.join(", ");
             self.summary.warnings.push(format!("{held}: paused by a person, and still so"));
         }
-        let trials = self.ledger.trials.values().map(|trial| trial.record.clone()).collect();
+        let trials: Vec<TrialRecord> =
+            self.ledger.trials.values().map(|trial| trial.record.clone()).collect();
+        self.summary.resumed_epochs = trials.iter().map(|trial| trial.history.len() as u64).sum();
         let warnings = self.summary.warnings.clone();
         self.tell(Event::ExperimentResumed { trials, warnings });
         let unfinished: Vec<TrialId> = self
