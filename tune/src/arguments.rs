@@ -9,7 +9,10 @@ Usage:
   tune control SOCKET COMMAND ...  control one that runs; `tune control` says how
 
 Options:
-  --resume          go on with the experiment in the file's store
+  --resume          go on with the experiment in the file's store; with it, also of one that ended:
+    --extend-epochs N   have every trial train N epochs in all
+    --extend-trials N   have the search start N more trials
+    --narrow FILE       take the Configs of trials to come from the [space] of FILE
   --check           read the file, open the data and try the model, but run nothing
   --json            write events to standard output, a line of JSON each
   --workers N       use N workers, whatever the file says
@@ -36,6 +39,8 @@ pub struct Options {
     pub file: PathBuf,
     /// Go on with what is in the store.
     pub resume: bool,
+    /// What is asked of the resumed experiment before it goes on, as words of `tune control`.
+    pub asked: Vec<Vec<String>>,
     /// Run nothing.
     pub check: bool,
     /// Events to standard output.
@@ -61,6 +66,14 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Arguments, S
             "--resume" => options.resume = true,
             "--check" => options.check = true,
             "--json" => options.json = true,
+            "--extend-epochs" | "--extend-trials" => {
+                let count = value("a number")?;
+                let what = &argument["--extend-".len()..];
+                options.asked.push(vec!["extend".to_owned(), what.to_owned(), count]);
+            }
+            "--narrow" => {
+                options.asked.push(vec!["narrow".to_owned(), value("a file with a [space]")?]);
+            }
             "--workers" => {
                 let count = value("a number of workers")?;
                 let count = count.parse().ok().filter(|&count| count > 0);
@@ -76,6 +89,13 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Arguments, S
         }
     }
     options.file = file.ok_or("which experiment? Name its file")?;
+    if !options.asked.is_empty() && !options.resume {
+        return Err(
+            "--extend-epochs, --extend-trials and --narrow change an experiment that was begun: \
+                    they need --resume; for a new one, write what you want into its file"
+                .to_owned(),
+        );
+    }
     Ok(Arguments::Run(options))
 }
 
@@ -103,6 +123,11 @@ mod tests {
         let control = vec!["s".to_owned(), "list".to_owned(), "--json".to_owned()];
         assert_eq!(of("control s list --json"), Ok(Arguments::Control(control)));
         assert_eq!(of("--help"), Ok(Arguments::Help));
+        let Ok(Arguments::Run(extended)) = of("a.toml --extend-trials 4 --resume --narrow b.toml")
+        else {
+            panic!("it is in order")
+        };
+        assert_eq!(extended.asked, [vec!["extend", "trials", "4"], vec!["narrow", "b.toml"]]);
     }
 
     #[test]
@@ -113,6 +138,8 @@ mod tests {
             ("a.toml --worker 2", "unknown option --worker"),
             ("a.toml --workers", "--workers needs"),
             ("a.toml --workers 0", "at least 1"),
+            ("a.toml --resume --extend-epochs", "--extend-epochs needs a number"),
+            ("a.toml --extend-trials 3", "they need --resume"),
         ] {
             let refused = of(line).unwrap_err();
             assert!(refused.contains(expected), "{line}: {refused}");

@@ -6,7 +6,6 @@
 
 pub mod arguments;
 pub mod backend;
-#[cfg(unix)]
 pub mod control;
 pub mod data;
 pub mod document;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cerebro_core::Backend;
 use cerebro_core::experiment::{
-    ExperimentBuilder, ExperimentError, ExperimentHandle, ExperimentResult,
+    Answer, Command, ExperimentBuilder, ExperimentError, ExperimentHandle, ExperimentResult, Reply,
 };
 use cerebro_core::observe::{
     Event, HtmlReport, JsonLines, Leaderboard, MlFlow, ObserveError, Observer, Progress,
@@ -21,15 +21,21 @@ use futures::executor::block_on;
 use serde_json::json;
 
 use super::arguments::Options;
+use super::control;
 use super::plan::{Output, Plan};
 
 /// Any error, on its way to the terminal.
 pub type AnyError = Box<dyn Error + Send + Sync>;
 
+/// How often the report is written while an experiment runs.
+const REPORT: Duration = Duration::from_secs(15);
+
 /// Reads the experiment's file and runs it.
 ///
 /// `stopper` is given the handle before anything runs, so that Ctrl-C can stop it.
 pub fn run(options: &Options, stopper: impl FnOnce(ExperimentHandle)) -> Result<(), AnyError> {
+    let asked = options.asked.iter().map(|words| control::command(words));
+    let asked = asked.collect::<Result<Vec<Command>, String>>()?;
     let mut plan = Plan::read(&options.file)?;
     if let Some(count) = options.workers {
         plan.place = plan.place.with_workers(count);
@@ -67,8 +73,26 @@ pub fn run(options: &Options, stopper: impl FnOnce(ExperimentHandle)) -> Result<
         None => None,
     };
     let backend: Arc<dyn Backend> = plan.place.build()?;
+    // Carried out before anything else, whether or not the experiment had ended.
+    let asked = asked.into_iter().map(|command| (command.clone(), handle.send(command)));
+    let refusal = std::thread::spawn({
+        let asked: Vec<_> = asked.collect();
+        move || refused(asked, &handle)
+    });
     let result = experiment.run_blocking(backend).map_err(|error| advised(error, options))?;
+    if let Ok(Some(refusal)) = refusal.join() {
+        return Err(refusal.into());
+    }
     conclude(&result, &plan.trainer, &plan.output, options.json)
+}
+
+/// Why a command was refused, if one was: then the experiment stops, since nobody wants it otherwise.
+fn refused(asked: Vec<(Command, Reply<Answer>)>, handle: &ExperimentHandle) -> Option<String> {
+    asked.into_iter().find_map(|(command, reply)| {
+        let error = block_on(reply).err()?;
+        handle.stop();
+        Some(format!("cannot {command}: {error}"))
+    })
 }
 
 fn observed(
@@ -81,7 +105,7 @@ fn observed(
     experiment =
         if json { experiment.observer(Stdout) } else { experiment.observer(Progress::new()) };
     if output.report {
-        experiment = experiment.observer(HtmlReport::create(at("report.html"))?);
+        experiment = experiment.observer(HtmlReport::create(at("report.html"))?.every(REPORT));
     }
     if output.events {
         experiment = experiment.observer(JsonLines::create(at("events.jsonl"))?);
@@ -135,8 +159,8 @@ fn advised(error: ExperimentError, options: &Options) -> AnyError {
         .into(),
         ExperimentError::Store(StoreError::ChangedEpochs { recorded, found }) => format!(
             "the experiment cannot go on: its trials had {recorded} epochs when it began, and {file} \
-             says {found}; write `epochs = {recorded}`, and extend it while it runs by \
-             `tune control SOCKET extend epochs {found}`"
+             says {found}; write `epochs = {recorded}` and go on by \
+             `tune {file} --resume --extend-epochs {found}`"
         )
         .into(),
         _ => error.into(),
@@ -178,7 +202,10 @@ fn conclude(
         }))?;
         return Ok(());
     }
-    println!("best model    {} with {}", best.id, best.best_config());
+    println!("best model    {}", best.id);
+    for (name, value) in best.best_config().iter() {
+        println!("              {name} = {value}");
+    }
     for file in files {
         println!("wrote         {}", file.display());
     }

@@ -166,6 +166,7 @@ fn what_is_no_command_is_answered_with_what_is_wrong_and_the_next_one_is_heard()
         (r#"{"command": "explode"}"#, "explode"),
         (r#"{"command": "pause_trial"}"#, "missing field `trial`"),
         (r#"{"command": "pause_trial", "trial": 77}"#, "there is no trial-77"),
+        (r#"{"command": "set_priority", "trial": 0, "priority": 11}"#, "11 is no priority"),
     ] {
         let answer = client.ask(request);
         let error = answer["error"].as_str().unwrap();

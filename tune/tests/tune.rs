@@ -445,10 +445,27 @@ fn a_finished_experiment_is_resumed_without_training_and_not_begun_again() {
     run::run(&options(file.clone()), |_| ()).unwrap();
     let again = run::run(&options(file.clone()), |_| ()).unwrap_err().to_string();
     assert!(again.contains("store"), "{again}");
+    assert_eq!(values(&folder.path().join("out/events.jsonl")).len(), 8, "what was written stays");
 
     let resumed = Options { resume: true, ..options(file.clone()) };
     run::run(&resumed, |_| ()).unwrap();
     assert!(values(&folder.path().join("out/events.jsonl")).is_empty(), "nothing trains again");
+
+    let asked = |words: &str| vec![words.split(' ').map(str::to_owned).collect()];
+    let extended = Options { asked: asked("extend trials 1"), ..resumed.clone() };
+    run::run(&extended, |_| ()).unwrap();
+    let trained = values(&folder.path().join("out/events.jsonl"));
+    assert_eq!(
+        trained.iter().map(|(trial, epoch, _)| (*trial, *epoch)).collect::<Vec<_>>(),
+        [(4, 1), (4, 2)]
+    );
+    let extended = Options { asked: asked("extend epochs 3"), ..resumed.clone() };
+    run::run(&extended, |_| ()).unwrap();
+    let trained = values(&folder.path().join("out/events.jsonl"));
+    assert_eq!(trained.iter().map(|(_, epoch, _)| *epoch).collect::<Vec<_>>(), [3; 5]);
+    let refused = Options { asked: asked("extend epochs 2"), ..resumed.clone() };
+    let refused = run::run(&refused, |_| ()).unwrap_err().to_string();
+    assert!(refused.starts_with("cannot extend to 2 epochs: "), "{refused}");
 
     let text = self::file().replace("trials = 4", "trials = 5");
     std::fs::write(&file, text).unwrap();

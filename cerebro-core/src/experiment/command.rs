@@ -96,11 +96,11 @@ pub enum Start {
 }
 
 /// How a trial's units stand beside those of others: of two that could start, that of the higher
-/// priority does. Clamped to -10 to 10; 0 by default.
+/// priority does. From -10 to 10; 0 by default.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
-#[serde(from = "i32")]
+#[serde(try_from = "i32")]
 pub struct Priority(i8);
 
 impl Priority {
@@ -115,9 +115,15 @@ impl Priority {
     }
 }
 
-impl From<i32> for Priority {
-    fn from(level: i32) -> Self {
-        Self::new(level)
+impl TryFrom<i32> for Priority {
+    type Error = String;
+
+    fn try_from(level: i32) -> Result<Self, String> {
+        let priority = Self::new(level);
+        if priority.level() == level {
+            return Ok(priority);
+        }
+        Err(format!("{level} is no priority; those are from -10 to 10"))
     }
 }
 

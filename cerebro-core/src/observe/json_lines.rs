@@ -1,6 +1,6 @@
 //! [`JsonLines`]: every event as a line of JSON.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,15 +49,19 @@ pub struct JsonLines {
     path: PathBuf,
     file: File,
     progress: bool,
+    /// Whether the file holds this experiment's events, and not what it held before.
+    begun: bool,
 }
 
 impl JsonLines {
-    /// Writes to the file `path`, in place of what it held; makes its folder if that is absent.
+    /// Writes to the file `path`, in place of what it held once the first event comes: an experiment
+    /// that is refused leaves the file as it was. Makes its folder if that is absent.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, OutputError> {
         let path = path.into();
         make_folder_of(WHAT, &path)?;
-        let file = File::create(&path).map_err(OutputError::write(WHAT, &path))?;
-        Ok(Self { path, file, progress: false })
+        let file = OpenOptions::new().append(true).create(true).open(&path);
+        let file = file.map_err(OutputError::write(WHAT, &path))?;
+        Ok(Self { path, file, progress: false, begun: false })
     }
 
     /// Also writes [`Event::UnitProgress`], of which there are many.
@@ -83,6 +87,10 @@ impl Observer for JsonLines {
         }
         let mut line = serde_json::to_vec(&Line { at, event })?;
         line.push(b'\n');
+        if !self.begun {
+            self.file.set_len(0).map_err(OutputError::write(WHAT, &self.path))?;
+            self.begun = true;
+        }
         self.file.write_all(&line).map_err(OutputError::write(WHAT, &self.path))?;
         Ok(())
     }
@@ -132,6 +140,19 @@ mod tests {
         for (read, written) in back.iter().zip(&events) {
             assert!(same(read, written), "{read:?} was {written:?}");
         }
+    }
+
+    #[test]
+    fn what_an_earlier_experiment_wrote_stays_until_the_first_event() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        std::fs::write(&path, "of an earlier experiment\n").unwrap();
+        let mut observer = JsonLines::create(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "of an earlier experiment\n");
+        for TimedEvent { at, event } in &Synthetic::default().events()[..3] {
+            observer.observe(*at, event).unwrap();
+        }
+        assert_eq!(read_events(&path).unwrap().len(), 3);
     }
 
     #[test]

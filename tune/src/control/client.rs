@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
-use cerebro_core::experiment::ExperimentStatus;
+use cerebro_core::experiment::{Answer, Command, ExperimentStatus};
 use cerebro_core::observe::hyperparameters;
 use serde_json::Value;
 
@@ -14,6 +14,8 @@ use crate::run::AnyError;
 /// How commands are given.
 pub const HELP: &str = "\
 Usage: tune control SOCKET [--json] COMMAND
+
+--json shows answers as JSON. The commands:
 
   list                          how the experiment and its trials stand
   watch                         events as they happen, a line of JSON each
@@ -39,7 +41,11 @@ pub fn main(words: &[String]) -> Result<(), AnyError> {
         [first, rest @ ..] if first == "--json" => (true, rest),
         words => (false, words),
     };
-    let request = request(words).map_err(|error| format!("{error}\n\n{HELP}"))?;
+    if words.is_empty() {
+        return Err(format!("which command?\n\n{HELP}").into());
+    }
+    let request = request(words)
+        .map_err(|error| format!("{error}\n`tune control SOCKET` alone lists the commands"))?;
     let stream = UnixStream::connect(socket).map_err(|error| {
         format!(
             "no experiment takes commands at {socket} ({error}); is it running, with `--control`?"
@@ -61,10 +67,29 @@ pub fn main(words: &[String]) -> Result<(), AnyError> {
     } else if request["command"] == "list" && !json {
         let status: ExperimentStatus = serde_json::from_value(answer["ok"].clone())?;
         write!(stdout, "{}", table(&status))?;
-    } else {
+    } else if json {
         writeln!(stdout, "{}", answer["ok"])?;
+    } else {
+        writeln!(stdout, "{}", done(&request, &answer["ok"])?)?;
     }
     Ok(())
+}
+
+/// What came of a command, for people.
+fn done(request: &Value, answer: &Value) -> Result<String, serde_json::Error> {
+    if request["command"] == "stop" {
+        return Ok("the experiment stops at the next batches; `--resume` goes on".to_owned());
+    }
+    let command: Command = serde_json::from_value(request.clone())?;
+    Ok(match serde_json::from_value(answer.clone())? {
+        Answer::Trial { trial, status } => format!("{trial} is {status}"),
+        Answer::Started { trial } => format!("{trial} has started"),
+        Answer::Extended { continued } if !continued.is_empty() => {
+            let trials: Vec<String> = continued.iter().map(ToString::to_string).collect();
+            format!("done: {command}; these had completed theirs and go on: {}", trials.join(", "))
+        }
+        _ => format!("done: {command}"),
+    })
 }
 
 /// How everything stands, for people; a line of at most 80 columns per trial but for its Config.
@@ -72,10 +97,11 @@ fn table(status: &ExperimentStatus) -> String {
     let mut text = String::new();
     let ExperimentStatus { name, at, workers, running_units, .. } = status;
     let paused = if status.paused { ", paused" } else { "" };
-    let of = status.planned.map_or(String::new(), |planned| format!(" of {planned}"));
+    let planned =
+        status.planned.map_or(String::new(), |planned| format!(" ({planned} by the search)"));
     let _ = writeln!(
         text,
-        "{name}: {} trials{of}, {workers} workers, {running_units} units running, {:.0} s{paused}",
+        "{name}: {} trials{planned}, {workers} workers, {running_units} units running, {:.0} s{paused}",
         status.trials.len(),
         at.as_secs_f64(),
     );
@@ -98,6 +124,9 @@ fn table(status: &ExperimentStatus) -> String {
             number(trial.best.map(|(value, _)| value)),
             hyperparameters(&trial.config).collect::<Vec<_>>().join(" "),
         );
+    }
+    if status.trials.iter().any(|trial| trial.held) {
+        text.push_str("held: paused by a person; `resume TRIAL` lets it go on\n");
     }
     text
 }

@@ -8,9 +8,14 @@
 //!
 //! The socket belongs to the user who runs the experiment, and nobody else can connect.
 
+#[cfg(unix)]
 mod client;
+#[cfg(unix)]
 mod server;
 mod words;
 
+#[cfg(unix)]
 pub use client::{HELP, main};
+#[cfg(unix)]
 pub use server::Server;
+pub use words::command;

@@ -1,5 +1,6 @@
 //! From the words of a command line to a request.
 
+use cerebro_core::experiment::Command;
 use cerebro_core::{Config, Space};
 use serde_json::{Value, json};
 
@@ -10,6 +11,11 @@ const COMMANDS: [&str; 11] = [
     "list", "watch", "pause", "resume", "stop", "clone", "add", "extend", "narrow", "priority",
     "json",
 ];
+
+/// The command that the words make, which is one of the experiment's own.
+pub fn command(words: &[String]) -> Result<Command, String> {
+    serde_json::from_value(request(words)?).map_err(|error| format!("this is no command: {error}"))
+}
 
 /// The request that the words make.
 pub(super) fn request(words: &[String]) -> Result<Value, String> {
@@ -35,17 +41,21 @@ pub(super) fn request(words: &[String]) -> Result<Value, String> {
         }
         ("narrow", [file]) => Ok(json!({ "command": "narrow", "space": read_space(file)? })),
         ("priority", [trial, level]) => {
-            let level: i32 =
-                level.parse().map_err(|_| format!("`{level}` is no priority: -10 to 10"))?;
+            let level: i32 = level
+                .parse()
+                .ok()
+                .filter(|level| (-10..=10).contains(level))
+                .ok_or_else(|| format!("`{level}` is no priority: those are -10 to 10"))?;
             let trial = number(trial, "a trial")?;
             Ok(json!({ "command": "set_priority", "trial": trial, "priority": level }))
         }
         ("json", [line]) => {
             serde_json::from_str(line).map_err(|error| format!("this is no JSON: {error}"))
         }
-        (known, _) if COMMANDS.contains(&known) => {
-            Err(format!("`{known}` does not take these words"))
-        }
+        (known, rest) if COMMANDS.contains(&known) => Err(match rest {
+            [] => format!("`{known}` needs words after it"),
+            rest => format!("`{known}` does not take `{}`", rest.join(" ")),
+        }),
         (unknown, _) => {
             Err(format!("unknown command `{unknown}`; {}", suggestion(unknown, &COMMANDS)))
         }
@@ -103,7 +113,6 @@ fn read_space(file: &str) -> Result<Space, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cerebro_core::experiment::Command;
 
     fn of(line: &str) -> Result<Value, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -153,11 +162,12 @@ mod tests {
             ("", "which command"),
             ("pasue 3", "did you mean `pause`"),
             ("pause three", "`three` is no number"),
-            ("pause 1 2", "does not take these words"),
+            ("pause 1 2", "`pause` does not take `1 2`"),
             ("clone 1 --from middle", "`cold`, `latest` or `best`"),
             ("clone 1 rate", "`rate` is no hyperparameter"),
-            ("add", "does not take"),
+            ("add", "`add` needs words after it"),
             ("priority 1 high", "-10 to 10"),
+            ("priority 1 11", "`11` is no priority"),
         ] {
             let refused = of(line).unwrap_err();
             assert!(refused.contains(expected), "{line}: {refused}");

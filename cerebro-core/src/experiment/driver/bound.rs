@@ -10,12 +10,18 @@ use crate::space::Space;
 const SAMPLES: u64 = 32;
 
 impl Driver {
-    /// Tells the bound before anything runs, if the model can say how large States will be.
+    /// Tells the bound before anything runs, if the model can say how large States will be, or if
+    /// there are some.
     pub(super) fn foresee_store_bound(&mut self) {
-        if self.durable.archive().is_some()
-            && let Some(space) = self.ledger.search.space()
-            && let Some(bytes) = largest_state(&*self.experiment.model, space)
-        {
+        if self.durable.archive().is_none() {
+            return;
+        }
+        let space = self.ledger.search.space();
+        let foreseen = space.and_then(|space| largest_state(&*self.experiment.model, space));
+        // The space may have been narrowed since, to smaller networks.
+        let checkpoints = self.ledger.trials.values().flat_map(|trial| &trial.checkpoints);
+        let stored = checkpoints.map(|checkpoint| checkpoint.bytes).max();
+        if let Some(bytes) = foreseen.max(stored) {
             self.state_sized(bytes);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::backend::WorkerInfo;
 use crate::config::Config;
 use crate::data::PartitionInfo;
-use crate::experiment::{EpochRecord, TrialRecord};
+use crate::experiment::{Command, EpochRecord, Start, TrialRecord};
 use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
 use crate::metric::{Direction, Metrics, Objective};
 use crate::observe::{Event, Summary, TrialStatus};
@@ -36,6 +36,8 @@ pub(super) struct History {
     pub(super) started: Duration,
     pub(super) now: Duration,
     open: HashMap<(Unit, WorkerId), Open>,
+    /// What the clone starts with that was asked for last.
+    asked: Start,
 }
 
 /// A worker and when it was away.
@@ -68,6 +70,8 @@ pub(super) struct TrialHistory {
     /// The Config of its best epoch, if it has taken over another one since.
     best_config: Option<Config>,
     pub(super) parent: Option<TrialId>,
+    /// Whether it was cloned without the weights of its parent.
+    pub(super) cold: bool,
     pub(super) status: TrialStatus,
     pub(super) started: Duration,
     pub(super) ended: Option<Duration>,
@@ -149,6 +153,7 @@ impl Default for History {
             started: Duration::ZERO,
             now: Duration::ZERO,
             open: HashMap::new(),
+            asked: Start::Latest,
         }
     }
 }
@@ -213,6 +218,7 @@ impl History {
                     config: config.clone(),
                     best_config: None,
                     parent: *parent,
+                    cold: parent.is_some() && self.asked == Start::Cold,
                     status: TrialStatus::Running,
                     started: at,
                     ended: None,
@@ -257,19 +263,25 @@ impl History {
             | Event::StoreFailing { .. }
             | Event::StoreRecovered
             | Event::StoreBound { .. }
-            | Event::WallTimeOver { .. }
-            | Event::Commanded { .. } => {}
+            | Event::WallTimeOver { .. } => {}
+            Event::Commanded { command } => {
+                if let Command::CloneTrial { start, .. } = command {
+                    self.asked = *start;
+                }
+            }
             Event::PlanChanged { epochs, .. } => self.epochs = *epochs,
         }
     }
 
     /// A trial of an earlier run of the experiment; what it did before is shown as of now.
     fn taken_up(&mut self, at: Duration, record: &TrialRecord) {
+        let warm = record.inherited.iter().any(|inherited| inherited.epoch == 0);
         let later = record.inherited.iter().filter(|inherited| inherited.epoch > 0);
         let history = TrialHistory {
             config: Config::clone(&record.config),
             best_config: None,
             parent: record.parent,
+            cold: record.parent.is_some() && !warm,
             status: TrialStatus::Running,
             started: at,
             ended: None,

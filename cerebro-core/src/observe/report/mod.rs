@@ -40,14 +40,22 @@ pub struct HtmlReport {
 }
 
 impl HtmlReport {
-    /// Will write to `path`, in place of what it held, and begins with a page that is still empty,
-    /// so that an unwritable folder is known at once. Makes the folder if it is absent.
+    /// Will write to `path`, and begins with a page that is still empty, so that an unwritable folder
+    /// is known at once. A report that is there already stays until there is more to show: an
+    /// experiment that is refused leaves it as it was. Makes the folder if it is absent.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, OutputError> {
         let path = path.into();
         make_folder_of(WHAT, &path)?;
         let report =
             Self { path, history: History::default(), every: None, written: Duration::ZERO };
-        report.write()?;
+        if report.path.is_file() {
+            let partial = report.partial();
+            std::fs::write(&partial, "")
+                .and_then(|()| std::fs::remove_file(&partial))
+                .map_err(OutputError::write(WHAT, &report.path))?;
+        } else {
+            report.write()?;
+        }
         Ok(report)
     }
 
@@ -75,11 +83,16 @@ impl HtmlReport {
         page::html(&self.history)
     }
 
-    /// Writes the page beside its place and moves it there, so that nobody sees half of it.
-    fn write(&self) -> Result<(), OutputError> {
+    /// Where the page is until it is whole.
+    fn partial(&self) -> PathBuf {
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
-        let partial = self.path.with_file_name(name);
+        self.path.with_file_name(name)
+    }
+
+    /// Writes the page beside its place and moves it there, so that nobody sees half of it.
+    fn write(&self) -> Result<(), OutputError> {
+        let partial = self.partial();
         std::fs::write(&partial, self.to_html())
             .and_then(|()| std::fs::rename(&partial, &self.path))
             .map_err(|error| {
@@ -111,6 +124,7 @@ impl Observer for HtmlReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::{Command, Start};
     use crate::observe::synthetic::Synthetic;
     use crate::observe::{JsonLines, TimedEvent, TrialStatus};
     use crate::{Config, Seed, TrialId};
@@ -274,6 +288,38 @@ mod tests {
         assert!(versions > 3, "{versions}");
         assert_eq!(data(&last)["finished"], true);
         assert_eq!(std::fs::read_dir(folder.path().join("out")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_clone_with_new_weights_is_told_from_one_with_those_of_its_parent() {
+        let mut events = Synthetic::default().events();
+        let at = events.last().unwrap().at;
+        for (number, start) in [(90, Start::Cold), (91, Start::Best)] {
+            let (trial, changes) = (TrialId(0), Config::new());
+            let command = Command::CloneTrial { trial, changes, start };
+            let (config, seed, parent) = (Config::new(), Seed(1), Some(trial));
+            let started = Event::TrialStarted { trial: TrialId(number), config, seed, parent };
+            events.push(TimedEvent { at, event: Event::Commanded { command } });
+            events.push(TimedEvent { at, event: started });
+        }
+        let data = data(&report(&events));
+        let cold = |trial: &serde_json::Value| trial["cold"] == true;
+        let trials = data["trials"].as_array().unwrap();
+        assert_eq!(trials.iter().map(cold).collect::<Vec<_>>()[11..], [false, true, false]);
+    }
+
+    #[test]
+    fn an_earlier_report_stays_until_there_is_more_to_show() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.html");
+        std::fs::write(&path, "of an earlier experiment").unwrap();
+        let mut observer = HtmlReport::create(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "of an earlier experiment");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        for TimedEvent { at, event } in Synthetic::default().events() {
+            observer.observe(at, &event).unwrap();
+        }
+        assert_eq!(data(&std::fs::read_to_string(&path).unwrap())["finished"], true);
     }
 
     #[test]

@@ -162,6 +162,9 @@ struct Trial<'a> {
     started: Short,
     ended: Option<Short>,
     parent: Option<TrialId>,
+    /// Whether it was cloned without the weights of its parent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cold: bool,
     exploits: Vec<(Short, TrialId)>,
     /// Epoch, time, then the metrics.
     curve: Vec<Vec<Short>>,
@@ -342,6 +345,7 @@ fn trial<'a>(id: TrialId, trial: &'a TrialHistory, parameters: &[&str], step: us
         started: seconds(trial.started),
         ended: trial.ended.map(seconds),
         parent: trial.parent,
+        cold: trial.cold,
         exploits: trial.exploits.iter().map(|(at, source)| (seconds(*at), *source)).collect(),
         curve: curve
             .map(|(_, point)| {

@@ -30,11 +30,17 @@ function importance() {
 
 // Lineage
 
+const ways = {
+  warm: { tip: "cloned with the weights of", dashes: "none", note: n => `${count(n, "clone")} with the weights of another trial (solid)` },
+  cold: { tip: "cloned, with weights of its own, from", dashes: "1 3", note: n => `${count(n, "clone")} with new weights (dotted)` },
+  later: { tip: "took over the State of", dashes: "4 3", note: n => `${count(n, "State")} taken over on the way (dashed)` },
+};
+
 function lineage() {
   const links = [];
   for (const trial of trials) {
-    if (trial.parent !== null) links.push([trial.parent, trial.id, trial.started, "cloned from"]);
-    for (const [at, source] of trial.exploits) links.push([source, trial.id, at, "took over the State of"]);
+    if (trial.parent !== null) links.push([trial.parent, trial.id, trial.started, trial.cold ? ways.cold : ways.warm]);
+    for (const [at, source] of trial.exploits) links.push([source, trial.id, at, ways.later]);
   }
   const members = [...new Set(links.flatMap(([source, taker]) => [source, taker]))].filter(id => trialOf.has(id));
   $("#lineage").hidden = !members.length;
@@ -46,8 +52,8 @@ function lineage() {
   const width = holder.clientWidth - 6, left = 66, right = width - 10;
   const x = linear(data.start, Math.max(data.end, data.start + .001), left, right);
   const y = new Map(members.map((id, index) => [id, top + (index + .5) * step]));
-  const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": "Which trials took over the States of which" });
-  for (const at of timeTicks(data.start, data.end, 6)) {
+  const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": "Which trials came from which" });
+  for (const at of timeTicks(data.start, data.end, Math.max(2, Math.min(6, (right - left) / 80)))) {
     svg.append(shape("line", { class: "grid", x1: x(at), x2: x(at), y1: top, y2: height - 22 }),
       shape("text", { x: x(at), y: height - 8, "text-anchor": "middle" }, seconds(at)));
   }
@@ -64,13 +70,14 @@ function lineage() {
   for (const [source, taker, at, how] of links) {
     if (!y.has(source) || !y.has(taker)) continue;
     const [px, from, to] = [x(at), y.get(source), y.get(taker)], bend = Math.min(26, 6 + Math.abs(to - from) / 5);
-    const arrow = shape("path", { d: `M${px} ${from}C${px + bend} ${from} ${px + bend} ${to} ${px} ${to}`, fill: "none", stroke: "var(--text)", "stroke-width": 1.3, "stroke-opacity": links.length > 40 ? 0.45 : 1, "stroke-dasharray": how === "cloned from" ? "none" : "3 2" });
+    const arrow = shape("path", { d: `M${px} ${from}C${px + bend} ${from} ${px + bend} ${to} ${px} ${to}`, fill: "none", stroke: "var(--text)", "stroke-width": 1.3, "stroke-opacity": links.length > 40 ? 0.45 : 1, "stroke-dasharray": how.dashes });
     const end = shape("circle", { cx: px, cy: to, r: 4, fill: "var(--card)", stroke: "var(--text)", "stroke-width": 1.5 });
-    end.onmousemove = event => { hover(taker); showTip(event, label(taker), `${how} ${label(source)} at ${seconds(at)}`); };
+    end.onmousemove = event => { hover(taker); showTip(event, label(taker), `${how.tip} ${label(source)} at ${seconds(at)}`); };
     end.onmouseleave = () => { hover(null); hideTip(); };
     svg.append(arrow, end);
   }
   mark(svg, nodes);
   holder.replaceChildren(svg);
-  $("#lineage .note").textContent = `${count(links.length, "time")} a trial took over the State of another: as a clone (solid) or on the way (dashed).`;
+  const notes = Object.values(ways).map(way => [way, links.filter(([, , , how]) => how === way).length]).filter(([, n]) => n);
+  $("#lineage .note").textContent = `${notes.map(([way, n]) => way.note(n)).join(", ")}.`;
 }

@@ -11,9 +11,11 @@ function parallel() {
   $("#parallel").hidden = !axes.length || values.length < 2;
   if ($("#parallel").hidden) return;
   axes.push({ name: `best ${data.metric}`, get: best, last: true });
-  const width = holder.clientWidth, height = 340, top = 34, bottom = height - 34, side = 70;
+  const height = 340, top = 34, bottom = height - 34, side = 70;
+  // Axes that would stand too close are scrolled to.
+  const width = Math.max(holder.clientWidth, 2 * side + 80 * (axes.length - 1));
   const x = linear(0, axes.length - 1, side, width - side);
-  const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": "Hyperparameters of each trial and its best value" });
+  const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, height, style: `min-width: ${width}px`, role: "img", "aria-label": "Hyperparameters of each trial and its best value" });
   for (const axis of axes) {
     const known = values.map(axis.get).filter(value => value !== null);
     const absent = known.length < values.length;

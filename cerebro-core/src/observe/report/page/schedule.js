@@ -65,7 +65,7 @@ function schedule() {
     pen.clearRect(0, 0, width, height);
     pen.font = `11px ${font}`;
     pen.textBaseline = "middle";
-    for (const at of timeTicks(view[0], view[1], Math.max(4, width / 130))) {
+    for (const at of timeTicks(view[0], view[1], Math.max(2, (right - left) / 110))) {
       pen.fillStyle = variable("--grid");
       pen.fillRect(Math.round(x(at)), 0, 1, height - 22);
       pen.fillStyle = variable("--soft");
