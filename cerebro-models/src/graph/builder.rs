@@ -298,7 +298,7 @@ impl Builder {
     /// Ends the graph: nodes that no output needs are left out, constants become initializers.
     pub fn finish(mut self, outputs: &[(String, Value)]) -> onnx::Model {
         let kept: Vec<Value> = outputs.iter().map(|&(_, value)| value).collect();
-        self.join_rectifiers(&kept);
+        self.join_activations(&kept);
         if self.dialect == Dialect::FusedProducts {
             self.fuse_products(&kept);
         }

@@ -56,7 +56,7 @@ impl Builder {
     }
 
     /// Empties the nodes whose results nothing needs.
-    fn empty_unread(&mut self, kept: &[Value]) {
+    pub(super) fn empty_unread(&mut self, kept: &[Value]) {
         let mut needed: HashSet<Value> = kept.iter().copied().collect();
         for node in self.nodes.iter_mut().rev() {
             if node.outputs.iter().any(|output| needed.contains(output)) {

@@ -5,12 +5,12 @@
 //! remains is applied, node by node, to a [`Forward`](crate::autodiff::Forward) pass.
 
 mod functions;
-mod gelu;
 mod linear;
 mod loops;
 mod needed;
 mod nodes;
 mod structural;
+mod units;
 mod upgrade;
 
 pub(crate) use functions::inline_functions;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::gelu::find_gelus;
 use super::needed::full_name;
+use super::units::find_units;
 use super::upgrade::upgrade;
 use crate::autodiff::Forward;
 use crate::error::GraphError;
@@ -59,7 +59,7 @@ impl<'f, 'g> Importer<'f, 'g> {
 
     /// Applies the nodes of `graph` that are `needed`, all of them if it is `None`.
     pub(crate) fn run(&mut self, graph: &Graph, needed: Option<&[bool]>) -> Result<(), GraphError> {
-        let gelus = find_gelus(graph, |name| !self.names.contains_key(name));
+        let units = find_units(graph, |name| !self.names.contains_key(name));
         for (name, tensor) in &graph.initializers {
             if !self.names.contains_key(name) {
                 let value = self.forward.graph.constant(tensor.clone());
@@ -70,9 +70,10 @@ impl<'f, 'g> Importer<'f, 'g> {
             if !needed.is_none_or(|needed| needed[index]) {
                 continue;
             }
-            match gelus.get(&index).and_then(|part| Some((self.float32(part.x)?, part.is_last))) {
-                Some((x, true)) => self.gelu(x, node)?,
-                Some((_, false)) => (),
+            let part = units.get(&index);
+            match part.and_then(|part| Some((part.op, self.float32(part.x)?, part.is_last))) {
+                Some((op, x, true)) => self.unit(op, x, node)?,
+                Some((_, _, false)) => (),
                 None => self.node(node)?,
             }
         }
@@ -85,10 +86,10 @@ impl<'f, 'g> Importer<'f, 'g> {
     }
 
     /// Applies a unit of which `node` is the last node.
-    fn gelu(&mut self, x: Value, node: &Node) -> Result<(), GraphError> {
+    fn unit(&mut self, op: &str, x: Value, node: &Node) -> Result<(), GraphError> {
         self.forward.set_place(&node_name(node));
-        let y = self.forward.apply("Gelu", &[Some(x)], Attributes::none());
-        let y = y.map_err(|reason| self.forward.refused("Gelu", reason))?;
+        let y = self.forward.apply(op, &[Some(x)], Attributes::none());
+        let y = y.map_err(|reason| self.forward.refused(op, reason))?;
         self.define(&node.outputs[0], y);
         Ok(())
     }

@@ -41,7 +41,8 @@ struct Geometry {
     given: [usize; 2],
 }
 
-fn two(values: &[usize], filling: usize) -> Option<[usize; 2]> {
+/// One entry per spatial axis as two, the first of which is `filling` where there is one axis.
+pub(super) fn two(values: &[usize], filling: usize) -> Option<[usize; 2]> {
     match *values {
         [one] => Some([filling, one]),
         [one, two] => Some([one, two]),
@@ -65,7 +66,7 @@ impl Geometry {
 }
 
 /// Batch, channels, height and width.
-fn four(name: &str, shape: &[i64]) -> ort::Result<[usize; 4]> {
+pub(super) fn four(name: &str, shape: &[i64]) -> ort::Result<[usize; 4]> {
     match dims(shape).as_slice() {
         &[batch, channels, width] => Ok([batch, channels, 1, width]),
         &[batch, channels, height, width] => Ok([batch, channels, height, width]),
@@ -74,7 +75,7 @@ fn four(name: &str, shape: &[i64]) -> ort::Result<[usize; 4]> {
 }
 
 /// The shape with `channels` and the spatial sizes `size`, of as many axes as `like` has.
-fn shaped(like: &[i64], batch: usize, channels: usize, size: [usize; 2]) -> Vec<usize> {
+pub(super) fn shaped(like: &[i64], batch: usize, channels: usize, size: [usize; 2]) -> Vec<usize> {
     if like.len() == 3 {
         vec![batch, channels, size[1]]
     } else {

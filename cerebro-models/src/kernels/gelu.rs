@@ -8,6 +8,7 @@
 use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType::{self, Float32};
 
+use super::exponential::exp_of_negative;
 use super::node::{Fused, PIECE, Parts, dims, for_each_piece, input, output};
 
 /// Input: `x`. Outputs: `y = x Phi(x)` and its slope `Phi(x) + x phi(x)`, where `Phi` and `phi` are
@@ -80,27 +81,6 @@ fn normal(x: f32) -> (f32, f32) {
     let tail = TAIL.iter().rev().fold(0.0, |sum, coefficient| sum * t + coefficient);
     let tail = bell * (t * tail);
     (if x < 0.0 { tail } else { 1.0 - tail }, PEAK * bell)
-}
-
-/// `exp(x)` of a number that is not above zero: `2^n exp(r)` with `|r| <= ln 2 / 2`, and of
-/// `exp(r)` the first terms of its series. What is below the normal numbers is as small as the
-/// smallest of them.
-#[inline(always)]
-fn exp_of_negative(x: f32) -> f32 {
-    use std::f32::consts::LOG2_E;
-    /// Added to a small number, it leaves the nearest whole one in the low bits.
-    const WHOLE: f32 = 12_582_912.0;
-    /// The logarithm of 2 as a number of few bits, so that products with it are exact, and the rest.
-    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    const SERIES: [f32; 8] =
-        [1.0, 1.0, 1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0];
-    let x = if x < -87.0 { -87.0 } else { x };
-    let shifted = x * LOG2_E + WHOLE;
-    let whole = shifted - WHOLE;
-    let rest = (x - whole * LN_2[0]) - whole * LN_2[1];
-    let power = SERIES.iter().rev().fold(0.0, |sum, coefficient| sum * rest + coefficient);
-    let exponent = shifted.to_bits().wrapping_add(127) << 23;
-    power * f32::from_bits(exponent)
 }
 
 #[cfg(test)]

@@ -43,7 +43,9 @@ mod vector;
 mod convolution;
 mod correlation;
 mod cross_entropy;
+mod depthwise;
 mod embedding;
+mod exponential;
 mod gelu;
 mod linear;
 mod mask;
@@ -51,6 +53,8 @@ mod node;
 mod normalization;
 mod pool;
 mod product;
+mod recurrence;
+mod silu;
 mod softmax;
 mod sum;
 mod update;
@@ -59,13 +63,18 @@ use ort::operator::OperatorDomain;
 
 pub(crate) use convolution::{CONV, CONV_INPUT_GRADIENT, CONV_WEIGHT_GRADIENT};
 pub(crate) use cross_entropy::{CROSS_ENTROPY, HITS, MOST_LOGITS};
+pub(crate) use depthwise::{DEPTHWISE, DEPTHWISE_INPUT_GRADIENT, DEPTHWISE_WEIGHT_GRADIENT};
 pub(crate) use embedding::EMBEDDING_GRADIENT;
 pub(crate) use gelu::GELU;
 pub(crate) use linear::{LINEAR, LINEAR_INPUT_GRADIENT, LINEAR_WEIGHT_GRADIENT, PRODUCT};
 pub(crate) use mask::RELU_GRADIENT;
-pub(crate) use normalization::{BATCH_NORM, BATCH_NORM_GRADIENT, LAYER_NORM_GRADIENT};
+pub(crate) use normalization::{
+    BATCH_NORM, BATCH_NORM_GRADIENT, LAYER_NORM_GRADIENT, RECTIFIED, SMOOTH,
+};
 pub(crate) use pool::{MAX_POOL_GRADIENT, MOST_AXES};
 pub(crate) use product::products_pay;
+pub(crate) use recurrence::{LSTM, LSTM_GRADIENT};
+pub(crate) use silu::{SILU, SILU_GRADIENT};
 pub(crate) use softmax::SOFTMAX_GRADIENT;
 pub(crate) use update::{ADAGRAD, ADAM, LION, MOMENTUM, RMSPROP, SGD, is_update};
 
@@ -80,6 +89,9 @@ pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     let domain = node::add::<convolution::ConvWeightGradient>(domain)?;
     let domain = node::add::<cross_entropy::CrossEntropy>(domain)?;
     let domain = node::add::<cross_entropy::Hits>(domain)?;
+    let domain = node::add::<depthwise::Depthwise>(domain)?;
+    let domain = node::add::<depthwise::DepthwiseInputGradient>(domain)?;
+    let domain = node::add::<depthwise::DepthwiseWeightGradient>(domain)?;
     let domain = node::add::<embedding::EmbeddingGradient>(domain)?;
     let domain = node::add::<gelu::Gelu>(domain)?;
     let domain = node::add::<linear::Plain>(domain)?;
@@ -91,6 +103,10 @@ pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     let domain = node::add::<normalization::BatchNormGradient>(domain)?;
     let domain = node::add::<normalization::LayerNormGradient>(domain)?;
     let domain = node::add::<pool::MaxPoolGradient>(domain)?;
+    let domain = node::add::<recurrence::Lstm>(domain)?;
+    let domain = node::add::<recurrence::LstmGradient>(domain)?;
+    let domain = node::add::<silu::Silu>(domain)?;
+    let domain = node::add::<silu::SiluGradient>(domain)?;
     node::add::<softmax::SoftmaxGradient>(domain)
 }
 

@@ -10,12 +10,19 @@ use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType::{self, Float32};
 
 use super::node::{Fused, Parts, dims, for_each, input, output, refused, size};
+use super::silu::{silu, silu_slope};
 use super::sum::{sum, sums};
 
 /// Inputs: `x` of shape `[batch, channels, ...]`, scale, bias. Outputs: the normalized `x`, its
-/// means and its variances (divided by n) per channel. Attributes: `epsilon`; `rectified`: whether
-/// what is below zero becomes zero.
+/// means and its variances (divided by n) per channel. Attributes: `epsilon`; `activation`, what the
+/// normalized `x` goes through: 0 for nothing, [`RECTIFIED`], [`SMOOTH`].
 pub(crate) const BATCH_NORM: &str = "ai.cerebro.BatchNorm";
+
+/// The `activation` by which what is below zero becomes zero.
+pub(crate) const RECTIFIED: i64 = 1;
+
+/// The `activation` that is the sigmoid linear unit.
+pub(crate) const SMOOTH: i64 = 2;
 
 /// Inputs: the gradient by the output, `x`, scale, bias, means, variances. Outputs: the gradients
 /// by `x`, scale and bias. Attributes as of [`BATCH_NORM`].
@@ -53,16 +60,41 @@ impl Layout {
 }
 
 #[derive(Clone, Copy)]
+enum Activation {
+    None,
+    Rectified,
+    Smooth,
+}
+
+#[derive(Clone, Copy)]
 struct Settings {
     epsilon: f32,
-    rectified: bool,
+    activation: Activation,
 }
 
 impl Settings {
     fn of(node: &KernelContext<'_>, name: &str) -> ort::Result<Self> {
         let epsilon = node.get::<f32>("epsilon");
         let epsilon = epsilon.ok_or_else(|| refused(name, "attribute `epsilon` is missing"))?;
-        Ok(Self { epsilon, rectified: size(node, name, "rectified")? != 0 })
+        let activation = match size(node, name, "activation")? as i64 {
+            0 => Activation::None,
+            RECTIFIED => Activation::Rectified,
+            SMOOTH => Activation::Smooth,
+            other => return Err(refused(name, format!("activation {other} is unknown"))),
+        };
+        Ok(Self { epsilon, activation })
+    }
+
+    /// What no result is below.
+    fn floor(self) -> f32 {
+        match self.activation {
+            Activation::Rectified => 0.0,
+            Activation::None | Activation::Smooth => f32::NEG_INFINITY,
+        }
+    }
+
+    fn is_smooth(self) -> bool {
+        matches!(self.activation, Activation::Smooth)
     }
 }
 
@@ -153,10 +185,14 @@ fn forward(job: &Forward<'_>, channel: usize) {
     let variance = (squares / count) as f32;
     let affine =
         Affine::new(job.scale[channel], job.bias[channel], mean, variance, settings.epsilon);
-    let floor = if settings.rectified { 0.0 } else { f32::NEG_INFINITY };
+    let floor = settings.floor();
     for piece in pieces() {
         // SAFETY: the pieces of a channel overlap with no others.
         let y = unsafe { job.y.part(piece.clone()) };
+        if settings.is_smooth() {
+            y.iter_mut().zip(&x[piece]).for_each(|(y, x)| *y = silu(affine.apply(*x)));
+            continue;
+        }
         for (y, x) in y.iter_mut().zip(&x[piece]) {
             let value = affine.apply(*x);
             // Not `max`, which would make a number of what is none.
@@ -244,7 +280,7 @@ fn backward(job: &Backward<'_>, channel: usize) {
     let (mean, variance) = (job.mean[channel], job.variance[channel]);
     let affine =
         Affine::new(job.scale[channel], job.bias[channel], mean, variance, settings.epsilon);
-    let floor = if settings.rectified { 0.0 } else { f32::NEG_INFINITY };
+    let floor = settings.floor();
     // What the rectifier let through, as the forward pass computed it.
     let passed = |dy: f32, x: f32| if affine.apply(x) <= floor { 0.0 } else { dy };
     let (mut plain, mut along) = (0.0_f64, 0.0_f64);
@@ -253,7 +289,17 @@ fn backward(job: &Backward<'_>, channel: usize) {
             let dy = passed(dy, x);
             (dy, dy * (x - mean))
         };
-        let (one, two) = sums(&dy[piece.clone()], &x[piece], term);
+        let (one, two) = if settings.is_smooth() {
+            // SAFETY: the pieces of a channel overlap with no others.
+            let back = unsafe { job.dx.part(piece.clone()) };
+            let x = &x[piece.clone()];
+            for ((back, dy), x) in back.iter_mut().zip(&dy[piece]).zip(x) {
+                *back = dy * silu_slope(affine.apply(*x));
+            }
+            sums(back, x, term)
+        } else {
+            sums(&dy[piece.clone()], &x[piece], term)
+        };
         plain += f64::from(one);
         along += f64::from(two);
     }
@@ -265,6 +311,13 @@ fn backward(job: &Backward<'_>, channel: usize) {
     for piece in layout.pieces(channel) {
         // SAFETY: the pieces of a channel overlap with no others.
         let dx = unsafe { job.dx.part(piece.clone()) };
+        if settings.is_smooth() {
+            // What came back through the unit is there already.
+            for (dx, x) in dx.iter_mut().zip(&x[piece]) {
+                *dx = *dx * gain - offset - (x - mean) * slope;
+            }
+            continue;
+        }
         for ((dx, dy), x) in dx.iter_mut().zip(&dy[piece.clone()]).zip(&x[piece]) {
             *dx = passed(*dy, *x) * gain - offset - (x - mean) * slope;
         }

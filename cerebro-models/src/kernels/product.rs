@@ -529,5 +529,8 @@ fn sum_all_rows(elements: &[f32], sums: &mut [f32]) {
     }
 }
 
+mod panels;
 #[cfg(test)]
 mod tests;
+
+pub(super) use panels::{Onto, Panels};

@@ -5,7 +5,7 @@ use super::shapes::same;
 use super::{Composition, Gradients, Lowered, Lowering, Operator, Site, only};
 use crate::autodiff::Mode;
 use crate::graph::{Attributes, Builder, Value, normalize_axis};
-use crate::kernels::{GELU, RELU_GRADIENT, SOFTMAX_GRADIENT};
+use crate::kernels::{GELU, RELU_GRADIENT, SILU, SILU_GRADIENT, SOFTMAX_GRADIENT};
 use crate::onnx::DataType;
 
 pub(super) const OPERATORS: &[Operator] = &[
@@ -24,6 +24,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::rule("Softsign", same, softsign),
     Operator::composed("Mish", MISH),
     Operator::composed("Swish", SWISH),
+    Operator::rule(SILU, same, silu),
     Operator::lowered("Gelu", same, GELU_IN_TRAINING, gelu),
     Operator::rule("Softmax", same, softmax),
     Operator::rule("LogSoftmax", same, log_softmax),
@@ -164,6 +165,9 @@ const MISH: Composition = |forward, node| {
 const SWISH: Composition = |forward, node| {
     let x = node.required(0)?;
     let alpha = node.attributes.float("alpha", 1.0);
+    if alpha == 1.0 && forward.mode == Mode::Training && may_fuse(forward.graph, &[x]) {
+        return Ok(vec![forward.apply(SILU, &[Some(x)], Attributes::none())?]);
+    }
     let scaled = if alpha == 1.0 {
         x
     } else {
@@ -173,6 +177,10 @@ const SWISH: Composition = |forward, node| {
     let gate = forward.apply("Sigmoid", &[Some(scaled)], Attributes::none())?;
     Ok(vec![forward.apply("Mul", &[Some(x), Some(gate)], Attributes::none())?])
 };
+
+fn silu(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    only(g.binary(SILU_GRADIENT, at.dy(), at.x(0)))
+}
 
 fn is_exact(attributes: &Attributes) -> bool {
     attributes.text("approximate", "none") != "tanh"

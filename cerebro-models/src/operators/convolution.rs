@@ -16,6 +16,13 @@ pub(super) const OPERATORS: &[Operator] = &[
 /// per place.
 const MOST_TAPS: usize = 49;
 
+/// Operators of this crate's own.
+struct Own {
+    forward: &'static str,
+    by_input: &'static str,
+    by_weight: &'static str,
+}
+
 /// A convolution with everything that its attributes leave open filled in.
 #[derive(Debug)]
 struct Convolution {
@@ -27,22 +34,38 @@ impl Convolution {
     /// The attributes of this crate's own convolutions, with the sizes `given`.
     fn fused_attributes(&self, given: &str, sizes: &[usize]) -> Attributes {
         let ints = |values: &[usize]| values.iter().map(|&v| v as i64).collect::<Vec<_>>();
-        Attributes::none()
-            .with("strides", ints(&self.window.strides))
-            .with("pads_before", ints(&self.window.pads_before))
-            .with(given, ints(sizes))
+        let attributes = Attributes::none().with("strides", ints(&self.window.strides));
+        let attributes = match self.groups {
+            1 => attributes,
+            _ => attributes.with("dilations", ints(&self.window.dilations)),
+        };
+        attributes.with("pads_before", ints(&self.window.pads_before)).with(given, ints(sizes))
     }
 
-    /// Whether it may be an operator of this crate's own.
-    fn fuses(&self, g: &Builder, values: &[Value]) -> bool {
+    /// The operators of this crate's own that it may be: for one group, or for one per channel.
+    fn fused(&self, g: &Builder, values: &[Value], channels: usize, filters: usize) -> Option<Own> {
         let window = &self.window;
-        let axes = window.kernel.len();
-        may_fuse(g, values)
-            && self.groups == 1
-            && (1..=2).contains(&axes)
-            && window.dilations.iter().all(|&dilation| dilation == 1)
+        let fits = may_fuse(g, values)
+            && (1..=2).contains(&window.kernel.len())
             && window.kernel.iter().all(|&size| size > 0)
-            && values.iter().all(|&value| g.value_type(value).elements() > 0)
+            && values.iter().all(|&value| g.value_type(value).elements() > 0);
+        if !fits {
+            return None;
+        }
+        let dense = self.groups == 1 && window.dilations.iter().all(|&dilation| dilation == 1);
+        if dense {
+            return Some(Own {
+                forward: kernels::CONV,
+                by_input: kernels::CONV_INPUT_GRADIENT,
+                by_weight: kernels::CONV_WEIGHT_GRADIENT,
+            });
+        }
+        let apart = self.groups > 1 && self.groups == channels && self.groups == filters;
+        apart.then_some(Own {
+            forward: kernels::DEPTHWISE,
+            by_input: kernels::DEPTHWISE_INPUT_GRADIENT,
+            by_weight: kernels::DEPTHWISE_WEIGHT_GRADIENT,
+        })
     }
 
     fn attributes(&self) -> Attributes {
@@ -97,13 +120,15 @@ fn conv_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, S
     let types = conv_shape(&node.call(forward.graph))?;
     let convolution = convolution(&node.call(forward.graph))?;
     let g = &mut *forward.graph;
-    let outputs = if forward.mode == Mode::Training && convolution.fuses(g, &[x, w]) {
+    let (channels, filters) = (g.dims(x)[1], g.dims(w)[0]);
+    let own = convolution.fused(g, &[x, w], channels, filters);
+    let outputs = if let (Mode::Training, Some(own)) = (forward.mode, own) {
         let bias = node.input(2).unwrap_or_else(|| {
-            let (data_type, filters) = (g.data_type(w), g.dims(w)[0]);
+            let data_type = g.data_type(w);
             g.fill(0.0, data_type, &[filters])
         });
         let attributes = convolution.fused_attributes("places", &types[0].dims[2..]);
-        vec![g.op(kernels::CONV, &[x, w, bias], attributes)]
+        vec![g.op(own.forward, &[x, w, bias], attributes)]
     } else {
         g.emit("Conv", node.inputs, node.attributes.clone(), 1)
     };
@@ -115,14 +140,12 @@ fn conv_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, S
 fn conv(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let convolution = convolution(&at.call(g))?;
     let (x, w, dy) = (at.x(0), at.x(1), at.dy());
-    let (dx, dw) = if convolution.fuses(g, &[x, w, dy]) {
+    let (channels, filters) = (g.dims(x)[1], g.dims(w)[0]);
+    let (dx, dw) = if let Some(own) = convolution.fused(g, &[x, w, dy], channels, filters) {
         let size = g.dims(x)[2..].to_vec();
         let by_input = convolution.fused_attributes("input", &size);
         let by_weight = convolution.fused_attributes("kernel_shape", &convolution.window.kernel);
-        (
-            g.op(kernels::CONV_INPUT_GRADIENT, &[dy, w], by_input),
-            g.op(kernels::CONV_WEIGHT_GRADIENT, &[dy, x], by_weight),
-        )
+        (g.op(own.by_input, &[dy, w], by_input), g.op(own.by_weight, &[dy, x], by_weight))
     } else {
         (input_gradient(g, &convolution, x, w, dy), weight_gradient(g, &convolution, x, dy, w))
     };

@@ -13,12 +13,17 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::opaque(kernels::CONV_INPUT_GRADIENT, convolution_shape),
     Operator::opaque(kernels::CONV_WEIGHT_GRADIENT, convolution_shape),
     Operator::opaque(kernels::CROSS_ENTROPY, cross_entropy_shape),
+    Operator::opaque(kernels::DEPTHWISE, depthwise_shape),
+    Operator::opaque(kernels::DEPTHWISE_INPUT_GRADIENT, depthwise_shape),
+    Operator::opaque(kernels::DEPTHWISE_WEIGHT_GRADIENT, depthwise_shape),
     Operator::opaque(kernels::EMBEDDING_GRADIENT, embedding_shape),
     Operator::opaque(kernels::GELU, twice),
     Operator::opaque(kernels::HITS, hits_shape),
     Operator::opaque(kernels::LAYER_NORM_GRADIENT, norm_gradient_shape),
+    Operator::opaque(kernels::LSTM_GRADIENT, lstm_gradient_shape),
     Operator::opaque(kernels::MAX_POOL_GRADIENT, as_second),
     Operator::opaque(kernels::RELU_GRADIENT, same),
+    Operator::opaque(kernels::SILU_GRADIENT, same),
     Operator::opaque(kernels::SOFTMAX_GRADIENT, same),
     Operator::opaque(kernels::SGD, update_shape),
     Operator::opaque(kernels::MOMENTUM, update_shape),
@@ -52,6 +57,19 @@ fn convolution_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
             [.., Some(kernel)] => ([first[1], second[1]], kernel),
             _ => return Err("it has none of `places`, `input` and `kernel_shape`".to_owned()),
         };
+    let sizes = sizes.iter().map(|&size| usize::try_from(size).unwrap_or(0));
+    Ok(vec![Type::new(call.data_type(0)?, leading.into_iter().chain(sizes).collect::<Vec<_>>())])
+}
+
+/// The same where each channel is convolved by itself.
+fn depthwise_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    let first = call.dims(0)?;
+    let sizes = ["places", "input", "kernel_shape"].map(|name| call.attributes.ints(name));
+    let (leading, sizes) = match sizes {
+        [Some(sizes), ..] | [_, Some(sizes), _] => ([first[0], first[1]], sizes),
+        [.., Some(kernel)] => ([first[1], 1], kernel),
+        _ => return Err("it has none of `places`, `input` and `kernel_shape`".to_owned()),
+    };
     let sizes = sizes.iter().map(|&size| usize::try_from(size).unwrap_or(0));
     Ok(vec![Type::new(call.data_type(0)?, leading.into_iter().chain(sizes).collect::<Vec<_>>())])
 }
@@ -96,6 +114,13 @@ fn embedding_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     };
     let height = usize::try_from(call.attributes.int("height", 0)).unwrap_or(0);
     Ok(vec![Type::new(call.data_type(0)?, [height, width])])
+}
+
+/// Gradients of hidden states and of the last cell state, gates, cells, weights, the first cell state:
+/// the gradients of what the input contributed and of the first states.
+fn lstm_gradient_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
+    let state = call.value_type(5)?;
+    Ok(vec![call.value_type(2)?.clone(), state.clone(), state.clone()])
 }
 
 /// Packed hyperparameters, parameter, gradient, slots: the new parameter and slots.

@@ -99,7 +99,7 @@ fn fuses_batch(g: &Builder, values: &[Value]) -> bool {
 }
 
 fn batch_attributes(epsilon: f64) -> Attributes {
-    Attributes::none().with("epsilon", epsilon as f32).with("rectified", 0)
+    Attributes::none().with("epsilon", epsilon as f32).with("activation", 0)
 }
 
 /// `scale (x - mean) / sqrt(variance + epsilon) + bias` per channel: the inference operator.

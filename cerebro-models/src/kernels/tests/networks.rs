@@ -8,9 +8,10 @@ use ndarray::{ArrayD, IxDyn};
 use super::train_on;
 use crate::graph::Dialect;
 use crate::kernels::{
-    BATCH_NORM, BATCH_NORM_GRADIENT, CONV, CONV_INPUT_GRADIENT, CONV_WEIGHT_GRADIENT,
-    EMBEDDING_GRADIENT, GELU, LAYER_NORM_GRADIENT, MAX_POOL_GRADIENT, RELU_GRADIENT,
-    SOFTMAX_GRADIENT, in_domain,
+    BATCH_NORM, BATCH_NORM_GRADIENT, CONV, CONV_INPUT_GRADIENT, CONV_WEIGHT_GRADIENT, DEPTHWISE,
+    DEPTHWISE_INPUT_GRADIENT, DEPTHWISE_WEIGHT_GRADIENT, EMBEDDING_GRADIENT, GELU,
+    LAYER_NORM_GRADIENT, LSTM, LSTM_GRADIENT, MAX_POOL_GRADIENT, RELU_GRADIENT, SILU,
+    SILU_GRADIENT, SOFTMAX_GRADIENT, in_domain,
 };
 use crate::loss::Loss;
 use crate::nn::Network;
@@ -209,6 +210,197 @@ fn convolutions_of_any_geometry_train_as_the_standard_operators_do() {
                 &convolutions,
                 network,
             );
+        }
+    }
+}
+
+/// A convolution of each channel by itself after one of all, with an entry per axis of everything.
+fn depthwise_network(
+    input: &[usize],
+    kernel: &[usize],
+    strides: &[usize],
+    dilations: &[usize],
+    pads: [usize; 2],
+) -> Small {
+    let ints = |values: &[usize]| Attribute::Ints(values.iter().map(|&v| v as i64).collect());
+    let channels = 5;
+    let mut small =
+        Small::new(input).conv(channels, &vec![1; kernel.len()], 1, [0, 0]).plain("Tanh");
+    let weight = small.weight(&[&[channels, 1], kernel].concat(), 0.0);
+    let bias = small.weight(&[channels], 0.0);
+    let mut shape = vec![input[0], channels];
+    shape.extend((0..kernel.len()).map(|axis| {
+        let reach = (kernel[axis] - 1) * dilations[axis] + 1;
+        (input[axis + 2] + pads[0] + pads[1] - reach) / strides[axis] + 1
+    }));
+    let all = [vec![pads[0]; kernel.len()], vec![pads[1]; kernel.len()]].concat();
+    let attributes = [
+        ("kernel_shape", ints(kernel)),
+        ("strides", ints(strides)),
+        ("dilations", ints(dilations)),
+        ("pads", ints(&all)),
+        ("group", Attribute::Int(channels as i64)),
+    ];
+    small.node("Conv", &[weight, bias], &attributes, &shape)
+}
+
+/// Kernel, strides, dilations, paddings.
+type Case = (&'static [usize], &'static [usize], &'static [usize], [usize; 2]);
+
+#[test]
+fn convolutions_of_each_channel_train_as_the_standard_operators_do() {
+    let own = [DEPTHWISE, DEPTHWISE_INPUT_GRADIENT, DEPTHWISE_WEIGHT_GRADIENT];
+    // Shorter than the stride, as long, longer; more places than fit registers; uneven
+    // paddings, wide ones, none; rows of more than a vector.
+    let cases: [Case; 12] = [
+        (&[3, 3], &[1, 1], &[1, 1], [1, 1]),
+        (&[3, 3], &[2, 2], &[1, 1], [1, 1]),
+        (&[5, 5], &[1, 1], &[1, 1], [2, 2]),
+        (&[5, 5], &[2, 3], &[1, 1], [2, 1]),
+        (&[1, 1], &[1, 1], &[1, 1], [0, 0]),
+        (&[1, 1], &[2, 2], &[1, 1], [0, 0]),
+        (&[2, 2], &[3, 3], &[1, 1], [1, 0]),
+        (&[3, 3], &[1, 1], &[2, 3], [0, 4]),
+        (&[3, 2], &[2, 2], &[3, 2], [3, 0]),
+        (&[4, 3], &[1, 2], &[1, 1], [5, 5]),
+        (&[5], &[1], &[1], [2, 2]),
+        (&[3], &[2], &[2], [1, 2]),
+    ];
+    for (kernel, strides, dilations, pads) in cases {
+        for size in [[9, 7], [8, 37]] {
+            let input = [&[3, 2], &size[..kernel.len()]].concat();
+            let network = || depthwise_network(&input, kernel, strides, dilations, pads);
+            agree(
+                &format!("{kernel:?} {strides:?} {dilations:?} {pads:?} {size:?}"),
+                &own,
+                network,
+            );
+        }
+    }
+}
+
+/// `x sigmoid(x)` as exporters write it.
+fn silu(mut small: Small) -> Small {
+    let (x, shape) = (small.value(), small.shape.clone());
+    small = small.plain("Sigmoid");
+    small.node("Mul", &[x], &[], &shape)
+}
+
+#[test]
+fn sigmoid_linear_units_train_as_the_standard_operators_do() {
+    let network = || silu(Small::new(&[4, 3, 6, 5]).conv(4, &[3, 3], 1, [1, 1]));
+    agree("alone", &[SILU, SILU_GRADIENT], network);
+    let nodes = operators(network, Dialect::Fused);
+    assert!(!nodes.iter().any(|op| op == "Sigmoid"), "{nodes:?}");
+}
+
+#[test]
+fn a_sigmoid_linear_unit_that_alone_reads_a_normalization_becomes_part_of_it() {
+    let network = || {
+        let small = Small::new(&[4, 3, 6, 5]).conv(4, &[3, 3], 1, [1, 1]).batch_norm();
+        silu(small).conv(2, &[3, 3], 1, [1, 1])
+    };
+    agree("joined", &[BATCH_NORM, BATCH_NORM_GRADIENT], network);
+    let nodes = operators(network, Dialect::Fused);
+    for absent in [SILU, SILU_GRADIENT].map(in_domain) {
+        assert!(!nodes.iter().any(|op| op == absent), "{absent} in {nodes:?}");
+    }
+}
+
+#[test]
+fn a_sigmoid_linear_unit_beside_another_reader_of_a_normalization_stays() {
+    let network = || {
+        let mut small = Small::new(&[4, 3, 6, 5]).batch_norm();
+        let normalized = small.value();
+        small = silu(small);
+        let shape = small.shape.clone();
+        small.node("Add", &[normalized], &[], &shape).conv(2, &[1, 1], 1, [0, 0])
+    };
+    agree("apart", &[BATCH_NORM, BATCH_NORM_GRADIENT, SILU, SILU_GRADIENT], network);
+}
+
+#[test]
+fn a_sigmoid_linear_unit_above_frozen_weights_trains_too() {
+    let network = || {
+        let mut small = Small::new(&[4, 3, 6, 5]).batch_norm();
+        small.frozen = ["w0", "w1"].map(str::to_owned).to_vec();
+        silu(small).conv(2, &[3, 3], 1, [1, 1])
+    };
+    agree("frozen below", &[BATCH_NORM, CONV_WEIGHT_GRADIENT], network);
+}
+
+/// What is read of a recurrent network.
+#[derive(Clone, Copy, Debug)]
+enum Read {
+    AllStates,
+    LastState,
+    LastCell,
+}
+
+/// A recurrent network between products, with given first states.
+fn lstm_network(
+    [steps, batch, features, hidden]: [usize; 4],
+    direction: &str,
+    read: Read,
+) -> Small {
+    let directions = if direction == "bidirectional" { 2 } else { 1 };
+    let mut small = Small::new(&[batch, steps, 3]);
+    let first = small.weight(&[3, features], 0.0);
+    small = small.node("MatMul", &[first], &[], &[batch, steps, features]);
+    // Recurrent operators take time first.
+    let order = |axes: &[i64]| [("perm", Attribute::Ints(axes.to_vec()))];
+    small = small.node("Transpose", &[], &order(&[1, 0, 2]), &[steps, batch, features]);
+    let inputs = [
+        small.value(),
+        small.weight(&[directions, 4 * hidden, features], 0.0),
+        small.weight(&[directions, 4 * hidden, hidden], 0.0),
+        small.weight(&[directions, 8 * hidden], 0.0),
+        String::new(),
+        small.weight(&[directions, batch, hidden], 0.0),
+        small.weight(&[directions, batch, hidden], 0.0),
+    ];
+    small.count += 1;
+    let name = small.value();
+    let outputs = match read {
+        Read::AllStates => [name.as_str(), "", ""],
+        Read::LastState => ["", name.as_str(), ""],
+        Read::LastCell => ["", "", name.as_str()],
+    };
+    let node = Node::new("LSTM", inputs.iter().map(String::as_str).collect::<Vec<_>>(), outputs)
+        .with("hidden_size", Attribute::Int(hidden as i64))
+        .with("direction", Attribute::String(direction.to_owned()));
+    small.graph.nodes.push(node);
+    let states = [directions, batch, hidden];
+    small.shape = match read {
+        Read::AllStates => [&[steps], &states[..]].concat(),
+        Read::LastState | Read::LastCell => states.to_vec(),
+    };
+    let (last, mut shape) = (small.weight(&[hidden, 2], 0.0), small.shape.clone());
+    *shape.last_mut().unwrap() = 2;
+    small = small.node("MatMul", &[last], &[], &shape);
+    match read {
+        Read::AllStates => {
+            let turned = order(&[2, 0, 1, 3]);
+            small.node("Transpose", &[], &turned, &[batch, steps, directions, 2])
+        }
+        Read::LastState | Read::LastCell => {
+            small.node("Transpose", &[], &order(&[1, 0, 2]), &[batch, directions, 2])
+        }
+    }
+}
+
+#[test]
+fn recurrent_networks_train_as_the_unrolled_ones_do() {
+    // Hidden units that are no multiple of a vector, one step, more than one share of rows, more
+    // hidden units than one block of a panel has.
+    let sizes = [[5, 3, 4, 7], [1, 2, 3, 4], [4, 37, 2, 16], [3, 2, 5, 70]];
+    let reads = [Read::AllStates, Read::LastState, Read::LastCell];
+    let cases = sizes.map(|sizes| (sizes, Read::AllStates)).into_iter();
+    for (sizes, read) in cases.chain(reads.map(|read| (sizes[0], read))) {
+        for direction in ["forward", "reverse", "bidirectional"] {
+            let network = || lstm_network(sizes, direction, read);
+            let what = format!("{sizes:?} {direction} {read:?}");
+            agree_in(Dialect::FusedProducts, &what, &[LSTM, LSTM_GRADIENT], network);
         }
     }
 }

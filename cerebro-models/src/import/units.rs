@@ -1,7 +1,8 @@
-//! Finds the Gaussian error linear unit where an exporter wrote it out.
+//! Finds the Gaussian error linear unit and the sigmoid linear unit where an exporter wrote them out.
 //!
-//! Before version 20 ONNX had no operator for it, so files hold `x (1 + erf(x / sqrt 2)) / 2` as
-//! five nodes. As one node it is trained with fewer passes over memory.
+//! Before version 20 ONNX had no operator for the former, so files hold `x (1 + erf(x / sqrt 2)) / 2`
+//! as five nodes; the latter, `x sigmoid(x)`, got one with version 24. As one node they are trained
+//! with fewer passes over memory.
 
 use std::collections::HashMap;
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
@@ -12,7 +13,9 @@ use crate::onnx::{Graph, Node};
 
 /// A node that is a part of such a unit.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct GeluPart<'g> {
+pub(super) struct UnitPart<'g> {
+    /// The operator that the unit is.
+    pub(super) op: &'static str,
     /// The unit's input.
     pub(super) x: &'g str,
     /// Whether the node's output is the unit's.
@@ -21,19 +24,21 @@ pub(super) struct GeluPart<'g> {
 
 /// The nodes of `graph` that are parts of such units, by their place. `is_constant` tells of an
 /// initializer whether it is one that never changes.
-pub(super) fn find_gelus(
+pub(super) fn find_units(
     graph: &Graph,
     is_constant: impl Fn(&str) -> bool,
-) -> HashMap<usize, GeluPart<'_>> {
+) -> HashMap<usize, UnitPart<'_>> {
     let mut found = HashMap::new();
-    if graph.nodes.iter().all(|node| node.op != "Erf") {
+    if graph.nodes.iter().all(|node| node.op != "Erf" && node.op != "Sigmoid") {
         return found;
     }
     let search = Search::new(graph, is_constant);
     for (index, node) in graph.nodes.iter().enumerate() {
-        if let Some((x, parts)) = search.unit(node) {
-            found.extend(parts.map(|part| (part, GeluPart { x, is_last: false })));
-            found.insert(index, GeluPart { x, is_last: true });
+        let gelu = || search.gelu(node).map(|(x, parts)| ("Gelu", x, parts.to_vec()));
+        let silu = || search.silu(node).map(|(x, part)| ("Swish", x, vec![part]));
+        if let Some((op, x, parts)) = gelu().or_else(silu) {
+            found.extend(parts.into_iter().map(|at| (at, UnitPart { op, x, is_last: false })));
+            found.insert(index, UnitPart { op, x, is_last: true });
         }
     }
     found
@@ -71,9 +76,9 @@ impl<'g> Search<'g> {
         Self { graph, makers, readers, constants }
     }
 
-    /// The input of the unit whose last node is `node`, and the places of the nodes before it: the
+    /// The input of the Gaussian unit whose last node is `node`, and the places of the nodes before it: the
     /// product, in any order, of `x`, 1/2 and `1 + erf(x / sqrt 2)`.
-    fn unit(&self, node: &'g Node) -> Option<(&'g str, [usize; 4])> {
+    fn gelu(&self, node: &'g Node) -> Option<(&'g str, [usize; 4])> {
         let [a, b] = operands(node, "Mul")?;
         // Two of the three are multiplied first.
         [(a, b), (b, a)].into_iter().find_map(|(product, third)| {
@@ -85,6 +90,16 @@ impl<'g> Search<'g> {
                 let [add, erf, scale] = self.gate(gate, x)?;
                 Some((x, [first, add, erf, scale]))
             })
+        })
+    }
+
+    /// The input of the sigmoid unit whose last node is `node`, and the place of the node before it:
+    /// the product of `x` and `sigmoid(x)`.
+    fn silu(&self, node: &'g Node) -> Option<(&'g str, usize)> {
+        let [a, b] = operands(node, "Mul")?;
+        [(a, b), (b, a)].into_iter().find_map(|(x, gate)| {
+            let (place, gate) = self.only(gate, "Sigmoid")?;
+            (gate.inputs.first().map(String::as_str) == Some(x)).then_some((x, place))
         })
     }
 

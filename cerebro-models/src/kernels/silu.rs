@@ -1,0 +1,104 @@
+//! The sigmoid linear unit, also called swish, and its gradient: one pass each.
+
+#![allow(
+    clippy::inline_always,
+    reason = "vector code comes of inlining into the function that enables the instructions"
+)]
+
+use ort::operator::{ComputeContext, Kernel, KernelContext};
+use ort::value::TensorElementType::{self, Float32};
+
+use super::exponential::sigmoid;
+use super::node::{Fused, PIECE, Parts, dims, for_each_piece, input, output, refused};
+
+/// Input: `x`. Output: `x sigmoid(x)` (Hendrycks and Gimpel 2016; Elfwing, Uchibe and Doya 2018).
+pub(crate) const SILU: &str = "ai.cerebro.Silu";
+
+/// Inputs: the gradient by the output, the input. Output: the gradient by the input.
+pub(crate) const SILU_GRADIENT: &str = "ai.cerebro.SiluGradient";
+
+#[inline(always)]
+pub(super) fn silu(x: f32) -> f32 {
+    x * sigmoid(x)
+}
+
+/// With `s = sigmoid(x)`: `s + x s (1 - s)`.
+#[inline(always)]
+pub(super) fn silu_slope(x: f32) -> f32 {
+    let gate = sigmoid(x);
+    gate * (1.0 + x * (1.0 - gate))
+}
+
+pub(super) struct Silu;
+
+impl Fused for Silu {
+    const NAME: &'static str = SILU;
+    const INPUTS: &'static [TensorElementType] = &[Float32];
+    const OUTPUTS: &'static [TensorElementType] = &[Float32];
+
+    fn new(_: &KernelContext<'_>) -> ort::Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Kernel for Silu {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let x = input(context, SILU, 0)?;
+        let (shape, x) = x.try_extract_tensor::<f32>()?;
+        let mut y = output(context, SILU, 0, &dims(shape))?;
+        let y = Parts::of(y.try_extract_tensor_mut::<f32>()?.1);
+        for_each_piece(context, x.len(), PIECE, 4 * x.len(), |range| {
+            // SAFETY: each piece is another part.
+            let y = unsafe { y.part(range.clone()) };
+            let x = &x[range];
+            fastest!(all(x: &[f32], y: &mut [f32]));
+        })
+    }
+}
+
+#[inline(always)]
+fn all(x: &[f32], y: &mut [f32]) {
+    for (x, y) in x.iter().zip(y) {
+        *y = silu(*x);
+    }
+}
+
+pub(super) struct SiluGradient;
+
+impl Fused for SiluGradient {
+    const NAME: &'static str = SILU_GRADIENT;
+    const INPUTS: &'static [TensorElementType] = &[Float32; 2];
+    const OUTPUTS: &'static [TensorElementType] = &[Float32];
+
+    fn new(_: &KernelContext<'_>) -> ort::Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Kernel for SiluGradient {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let name = Self::NAME;
+        let (dy, x) = (input(context, name, 0)?, input(context, name, 1)?);
+        let (shape, dy) = dy.try_extract_tensor::<f32>()?;
+        let (_, x) = x.try_extract_tensor::<f32>()?;
+        if x.len() != dy.len() {
+            return Err(refused(name, "its inputs differ in size"));
+        }
+        let mut dx = output(context, name, 0, &dims(shape))?;
+        let dx = Parts::of(dx.try_extract_tensor_mut::<f32>()?.1);
+        for_each_piece(context, x.len(), PIECE, 4 * x.len(), |range| {
+            // SAFETY: each piece is another part.
+            let dx = unsafe { dx.part(range.clone()) };
+            let (dy, x) = (&dy[range.clone()], &x[range]);
+            fastest!(back(dy: &[f32], x: &[f32], dx: &mut [f32]));
+        })
+    }
+}
+
+/// What comes back through the unit.
+#[inline(always)]
+pub(super) fn back(dy: &[f32], x: &[f32], dx: &mut [f32]) {
+    for ((dx, dy), x) in dx.iter_mut().zip(dy).zip(x) {
+        *dx = dy * silu_slope(*x);
+    }
+}
