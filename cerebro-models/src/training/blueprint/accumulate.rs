@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::{Blueprint, empty_graph, input_name, output_name};
+use super::given::{input_name, output_name};
+use super::{Blueprint, empty_graph};
 use crate::autodiff::Mode;
 use crate::error::GraphError;
 use crate::graph::{Builder, Dialect, Type, Value};
