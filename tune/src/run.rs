@@ -163,6 +163,18 @@ fn advised(error: ExperimentError, options: &Options) -> AnyError {
              `tune {file} --resume --extend-epochs {found}`"
         )
         .into(),
+        ExperimentError::Store(StoreError::Changed { what, .. }) if what.starts_with("the search") => {
+            format!(
+                "{error}. For more trials, or a narrower space, leave {file} as it was and go on by \
+                 `tune {file} --resume --extend-trials N`, or with `--narrow FILE`"
+            )
+            .into()
+        }
+        ExperimentError::Store(StoreError::Location { .. }) => format!(
+            "{error} (`url` in [store] of {file}); this program takes object stores when it is built with \
+             `--features cerebro-tune/aws`, `gcp`, `azure` or `http`"
+        )
+        .into(),
         _ => error.into(),
     }
 }

@@ -471,6 +471,7 @@ fn a_finished_experiment_is_resumed_without_training_and_not_begun_again() {
     std::fs::write(&file, text).unwrap();
     let changed = run::run(&resumed, |_| ()).unwrap_err().to_string();
     assert!(changed.contains("the search with its space"), "{changed}");
+    assert!(changed.contains("--extend-trials"), "{changed}");
 
     let text = self::file().replace("validation = 0.2", "validation = 0.3");
     std::fs::write(&file, text).unwrap();

@@ -215,6 +215,11 @@ impl ExperimentHandle {
         receiver.await.map_err(|_| ControlError::Over)
     }
 
+    /// [`status`](Self::status) outside of async code.
+    pub fn status_blocking(&self) -> Result<ExperimentStatus, ControlError> {
+        futures::executor::block_on(self.status())
+    }
+
     /// What happens from now on. The stream ends with the experiment; to stop watching, drop it.
     /// Called before `run`, it misses nothing.
     pub fn events(&self) -> EventStream {
@@ -244,6 +249,27 @@ pub struct Reply<T> {
     receiver: oneshot::Receiver<Result<Answer, ControlError>>,
     /// The part of the answer that is of interest; each command has one kind of answer.
     answer: fn(&Answer) -> Option<T>,
+}
+
+impl<T> Reply<T> {
+    /// Waits for what comes of the command, outside of async code.
+    ///
+    /// From another thread than that which runs the experiment: before
+    /// [`run_blocking`](super::Experiment::run_blocking) nobody carries a command out.
+    ///
+    /// ```no_run
+    /// # use cerebro_core::TrialId;
+    /// # use cerebro_core::experiment::{ControlError, ExperimentHandle};
+    /// fn pause_a_while(handle: &ExperimentHandle) -> Result<(), ControlError> {
+    ///     handle.pause_trial(TrialId(3)).wait()?;
+    ///     println!("{} units run", handle.status_blocking()?.running_units);
+    ///     handle.resume_trial(TrialId(3)).wait()?;
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn wait(self) -> Result<T, ControlError> {
+        futures::executor::block_on(self)
+    }
 }
 
 impl Reply<Answer> {

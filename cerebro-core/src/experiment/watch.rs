@@ -90,6 +90,11 @@ pub struct EventStream {
 }
 
 impl EventStream {
+    /// The events for a `for` loop, outside of async code: each step waits for the next one.
+    pub fn into_blocking_iter(self) -> impl Iterator<Item = TimedEvent> {
+        futures::executor::block_on_stream(self)
+    }
+
     /// How many events this watcher has missed so far, because it had not taken those before.
     pub fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)

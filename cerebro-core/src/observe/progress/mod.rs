@@ -120,6 +120,20 @@ fn notable(status: &Status, event: &Event) -> Option<String> {
             let states = count(*states, "State");
             Some(format!("checkpoints take up to {all}: {states} of {each}"))
         }
+        Event::ExperimentResumed { trials, warnings } => {
+            let epochs = trials.iter().map(|trial| trial.history.len() as u64).sum();
+            let complete = format!(
+                "resumed with {} of {} complete",
+                count(epochs, "epoch"),
+                count(trials.len() as u64, "trial")
+            );
+            let warnings = warnings.iter().map(|warning| format!("warning: {}", clean(warning)));
+            Some(std::iter::once(complete).chain(warnings).collect::<Vec<_>>().join("; "))
+        }
+        Event::StoreFailing { reason } => {
+            Some(format!("waiting for the store, and no unit starts: {}", clean(reason)))
+        }
+        Event::StoreRecovered => Some("the store takes things in again; going on".to_owned()),
         Event::WallTimeOver { limit } => {
             Some(format!("stopping: the wall time of {} is over", duration(*limit)))
         }
@@ -198,5 +212,23 @@ mod tests {
             assert_eq!(text.matches(part).count(), 1, "{part}\n{text}");
         }
         assert!(text.lines().count() < epochs + 12, "{text}");
+    }
+
+    #[test]
+    fn a_store_that_fails_and_what_was_amiss_when_resuming_are_told() {
+        let out = Shared::default();
+        let mut progress = Progress::lines(out.clone());
+        let warnings = vec!["the journal's end is damaged".to_owned()];
+        for event in [
+            Event::ExperimentResumed { trials: Vec::new(), warnings },
+            Event::StoreFailing { reason: "no space left; make room".to_owned() },
+            Event::StoreRecovered,
+        ] {
+            progress.observe(Duration::ZERO, &event).unwrap();
+        }
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        for part in ["warning: the journal's end is", "no unit starts: no space left", "again"] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
     }
 }
