@@ -71,15 +71,43 @@ impl Image {
     /// no pixel.
     pub(super) fn lay_out(&self, planes: &[f32], out: &mut [f32]) {
         let [height, width] = self.size;
-        let pixel = self.pixel;
-        for row in 0..height {
-            let start = self.offset(row + self.before[0], self.before[1]);
-            let pixels = &mut out[start..start + width * pixel];
-            for channel in 0..self.channels {
-                let from = (channel * height + row) * width;
-                let values = &planes[from..from + width];
-                let places = pixels[channel..].iter_mut().step_by(pixel);
-                places.zip(values).for_each(|(place, value)| *place = *value);
+        assert!(planes.len() >= self.channels * height * width && out.len() >= self.length());
+        let image = self;
+        // SAFETY: as asserted, all pixels lie within both.
+        widest!(lay_out(image: &Image, planes: &[f32], out: &mut [f32]));
+    }
+}
+
+/// # Safety
+///
+/// `planes` has an element for each channel of each pixel, and so has `out`, laid out.
+#[inline(always)]
+unsafe fn lay_out<V: Vector, const _R: usize>(image: &Image, planes: &[f32], out: &mut [f32]) {
+    let ([height, width], pixel) = (image.size, image.pixel);
+    let area = height * width;
+    let whole = [image.channels, width].map(|size| size - size % V::LANES);
+    for row in 0..height {
+        let start = image.offset(row + image.before[0], image.before[1]);
+        let pixels = &mut out[start..start + width * pixel];
+        for channel in (0..whole[0]).step_by(V::LANES) {
+            for column in (0..whole[1]).step_by(V::LANES) {
+                // SAFETY: as of the caller: a square of channels and columns that both are there.
+                unsafe {
+                    V::transpose(
+                        planes.as_ptr().add(channel * area + row * width + column),
+                        area,
+                        pixels.as_mut_ptr().add(column * pixel + channel),
+                        pixel,
+                    );
+                }
+            }
+        }
+        for channel in 0..image.channels {
+            let done = if channel < whole[0] { whole[1] } else { 0 };
+            let from = channel * area + row * width;
+            let values = &planes[from + done..from + width];
+            for (column, value) in values.iter().enumerate() {
+                pixels[(done + column) * pixel + channel] = *value;
             }
         }
     }

@@ -114,23 +114,8 @@ impl Plan {
     /// Lays an image out in `to`, where zeros are around it: first the columns whose number, padding
     /// included, is a multiple of the stride, then those after them, and so on.
     fn lay_out(&self, image: &[f32], to: &mut [f32]) {
-        let ([_, stride], [above, left], width) = (self.strides, self.before, self.size[1]);
-        for (number, from) in image.chunks_exact(width.max(1)).enumerate() {
-            let start = (number + above) * self.row;
-            if stride == 1 {
-                let used = width.min(self.row.saturating_sub(left));
-                to[start + left..][..used].copy_from_slice(&from[..used]);
-                continue;
-            }
-            for phase in 0..stride {
-                let to = &mut to[phase * self.rows * self.row + start..][..self.row];
-                // The first column of this phase that is not padding.
-                let first = (phase + stride - left % stride) % stride;
-                let skipped = (left + first) / stride;
-                let from = from.iter().skip(first).step_by(stride);
-                to.iter_mut().skip(skipped).zip(from).for_each(|(to, from)| *to = *from);
-            }
-        }
+        let lay = self;
+        fastest!(lay_out(lay: &Plan, image: &[f32], to: &mut [f32]));
     }
 
     /// Copies the rows of an image of places, filled up with zeros, to `to`, each `before` elements
@@ -139,6 +124,36 @@ impl Plan {
         let rows = places.chunks_exact(self.places[1].max(1)).zip(to.chunks_exact_mut(row));
         for (from, to) in rows {
             to[before..].iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        }
+    }
+}
+
+#[inline(always)]
+fn lay_out(plan: &Plan, image: &[f32], to: &mut [f32]) {
+    let ([_, stride], [above, left], width) = (plan.strides, plan.before, plan.size[1]);
+    let phase_length = plan.rows * plan.row;
+    for (number, from) in image.chunks_exact(width.max(1)).enumerate() {
+        let start = (number + above) * plan.row;
+        if stride == 1 {
+            let used = width.min(plan.row.saturating_sub(left));
+            to[start + left..][..used].copy_from_slice(&from[..used]);
+            continue;
+        }
+        for phase in 0..stride {
+            let to = &mut to[phase * phase_length + start..][..plan.row];
+            // The first column of this phase that is not padding.
+            let first = (phase + stride - left % stride) % stride;
+            let to = &mut to[((left + first) / stride).min(plan.row)..];
+            let from = &from[first.min(width)..];
+            if stride == 2 {
+                let (pairs, rest) = from.as_chunks::<2>();
+                to.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair[0]);
+                if let (Some(to), Some(last)) = (to.get_mut(pairs.len()), rest.first()) {
+                    *to = *last;
+                }
+            } else {
+                to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, from)| *to = *from);
+            }
         }
     }
 }
@@ -328,6 +343,17 @@ impl Spread {
         }
         Self { before, across, row: before + across, columns, plan }
     }
+
+    /// The kernel's rows through which a place's row saw the image's row `row`, counted with the
+    /// padding, and the place's row.
+    fn seen(&self, row: usize) -> impl Iterator<Item = (usize, usize)> {
+        let Plan { strides, dilations, kernel, places, .. } = self.plan;
+        (0..kernel[0]).filter_map(move |k| {
+            let distance = row.checked_sub(k * dilations[0])?;
+            let place = distance / strides[0];
+            (distance % strides[0] == 0 && place < places[0]).then_some((k, place))
+        })
+    }
 }
 
 /// # Safety
@@ -342,28 +368,26 @@ unsafe fn spread<V: Vector, const _R: usize>(
     phases: &mut [f32],
     dx: &mut [f32],
 ) {
-    let Plan { strides, dilations, before, kernel, size, places: [down, _], .. } = job.plan;
+    let Plan { strides, before, size, .. } = job.plan;
+    let mut taps: Vec<(*const f32, f32)> = Vec::with_capacity(w.len());
     for (number, dx) in dx.chunks_exact_mut(size[1].max(1)).enumerate() {
-        let row = number + before[0];
-        // The kernel's rows through which a place's row saw this one.
-        let seen = || {
-            (0..kernel[0]).filter_map(move |k| {
-                let distance = row.checked_sub(k * dilations[0])?;
-                let place = distance / strides[0];
-                (distance % strides[0] == 0 && place < down).then_some((k, place))
-            })
-        };
         for (columns, phase) in job.columns.iter().zip(phases.chunks_exact_mut(job.across)) {
+            taps.clear();
+            for (k, place) in job.seen(number + before[0]) {
+                let first = place * job.row + job.before;
+                let of_row = columns.iter().map(|(column, back)| {
+                    let weight = w[k * job.plan.kernel[1] + column];
+                    (places[first - back..].as_ptr(), weight)
+                });
+                taps.extend(of_row);
+            }
             for at in (0..job.across).step_by(V::LANES) {
-                // SAFETY: as of the caller: there are `before` zeros before the places of a row.
+                // SAFETY: as of the caller: there are `before` zeros before the places of a row, and
+                // `across` elements after these.
                 unsafe {
                     let mut sum = V::splat(0.0);
-                    for (k, place) in seen() {
-                        let first = places.as_ptr().add(place * job.row + job.before + at);
-                        for (column, back) in columns {
-                            let w = V::splat(w[k * kernel[1] + column]);
-                            sum = V::multiply_add(w, V::load(first.sub(*back)), sum);
-                        }
+                    for (from, weight) in &taps {
+                        sum = V::multiply_add(V::splat(*weight), V::load(from.add(at)), sum);
                     }
                     V::store(sum, phase.as_mut_ptr().add(at));
                 }
