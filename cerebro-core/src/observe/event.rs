@@ -102,13 +102,19 @@ pub enum Event {
         /// How many times as long as on the usual worker units take on it.
         factor: f64,
     },
-    /// There are fewer trials than slots, and the search has no more to give for now: some slots will
-    /// be idle.
+    /// There are fewer trials than slots, and no more are started for now: while all of these train, a
+    /// unit each, the other slots are idle. Told once, and not of the last trials of a search that had
+    /// enough of them.
     FewTrials {
         /// The trials under way.
         trials: usize,
         /// The slots of all workers.
         slots: usize,
+        /// How many trials may be under way at once, if that is why there are no more
+        /// ([`concurrent_trials`](crate::experiment::ExperimentBuilder::concurrent_trials)); otherwise
+        /// the search has no more to give, or waits for results.
+        #[serde(default)]
+        limit: Option<usize>,
     },
     /// An attempt at a unit is not wanted any more: another one was faster.
     UnitSuperseded {

@@ -152,7 +152,7 @@ impl Dispatcher {
         }
         let ready = self.jobs.len();
         for unit in soon {
-            let job = &board.jobs[unit.job as usize];
+            let Some(job) = board.jobs.get(unit.job as usize) else { continue };
             if job.has_work() && job.phase == Phase::Training && job.training_left > 1 {
                 let remaining = board.remaining(unit.job as usize);
                 let urgency = remaining * job.weight * job.bias + unit.wait;

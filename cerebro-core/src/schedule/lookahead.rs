@@ -15,7 +15,7 @@
 
 use super::board::Board;
 use super::dispatch::{Choice, Dispatcher, Soon};
-use super::job::Done;
+use super::job::{Done, NONE};
 use super::rotation::Rotation;
 
 /// The most units that are played through.
@@ -58,6 +58,7 @@ const SPREADS: [f64; 4] = [0.05, 0.1, 0.3, 1.0];
 pub(super) struct Running {
     /// Seconds from now.
     pub(super) ends: f64,
+    /// `NONE` where the job has no other work: only the slot counts.
     pub(super) job: u32,
     pub(super) partition: u32,
     pub(super) worker: u32,
@@ -189,11 +190,7 @@ impl Lookahead {
             self.rotation = None;
         }
         let (projected, numbers) = board.project();
-        let new_number = |job: u32| numbers.binary_search(&job).ok().map(|new| new as u32);
-        let running: Vec<Running> = running
-            .iter()
-            .filter_map(|unit| Some(Running { job: new_number(unit.job)?, ..*unit }))
-            .collect();
+        let running = project(running, &numbers);
 
         if self.can_question_plan(board) {
             self.find_plan(dispatcher, &projected, &numbers, &running, bound);
@@ -268,10 +265,13 @@ impl Lookahead {
         running: &[Running],
         bound: f64,
     ) -> bool {
-        let Some(rotation) = self.rotation.clone() else {
+        let Some(rotation) = &self.rotation else {
             return false;
         };
-        let best = self.play(dispatcher, board, Way::Rotation(rotation), running, f64::INFINITY);
+        let (board, numbers) = &board.project();
+        let way = Way::Rotation(rotation.project(numbers));
+        let running = &project(running, numbers);
+        let best = self.play(dispatcher, board, way, running, f64::INFINITY);
         let left = board.units_left;
         self.trusted_until = left - left / TRUST;
         best <= bound * GOOD_ENOUGH || {
@@ -373,7 +373,7 @@ impl Lookahead {
                     let unit = self.running.swap_remove(at);
                     board.release(unit.worker as usize);
                     // Of a trial that was stopped, only the slot counts.
-                    if board.jobs[unit.job as usize].has_work() {
+                    if unit.job != NONE {
                         let _: Done = board.complete(unit.job as usize, unit.partition as usize);
                     }
                     if let Way::Rotation(rotation) = &mut way {
@@ -405,6 +405,12 @@ impl Lookahead {
             worker: unit.worker,
         }));
     }
+}
+
+/// The same units on a [projected](Board::project) board, whose jobs had these numbers before.
+fn project(running: &[Running], numbers: &[u32]) -> Vec<Running> {
+    let new_number = |job: u32| numbers.binary_search(&job).map_or(NONE, |new| new as u32);
+    running.iter().map(|unit| Running { job: new_number(unit.job), ..*unit }).collect()
 }
 
 /// How the rest of a run is played.

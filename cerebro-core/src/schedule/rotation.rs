@@ -13,7 +13,7 @@
 
 use super::board::Board;
 use super::dispatch::Choice;
-use super::job::{NONE, Phase};
+use super::job::Phase;
 use crate::id::Split;
 
 /// The most jobs that are rotated; for more, the longest-remaining-first rule is as good.
@@ -42,8 +42,8 @@ pub(super) struct Rotation {
     starts: Vec<usize>,
     /// The round in which all are through.
     last: u32,
-    /// For each job its member, or `NONE`.
-    member_of: Vec<u32>,
+    /// The jobs in ascending order, with their members.
+    member_of: Vec<(u32, u32)>,
     /// Jobs of which a unit started or was done since the last choice.
     changed: Vec<u32>,
 }
@@ -53,7 +53,7 @@ impl Rotation {
     /// partition is on one worker of one slot.
     pub(super) fn new(board: &Board) -> Option<Self> {
         let layout = &board.layout;
-        if board.jobs.len() > MOST_JOBS {
+        if board.working.len() > MOST_JOBS {
             return None;
         }
         let mut ring = Vec::new();
@@ -68,18 +68,15 @@ impl Rotation {
         if ring.len() < 2 || ring.iter().any(|&worker| board.seats[worker as usize].free != 1) {
             return None;
         }
-        let mut jobs = Vec::new();
-        for (number, job) in board.jobs.iter().enumerate().filter(|(_, job)| job.has_work()) {
-            let is_fresh = job.phase == Phase::Training
+        let is_fresh = |&number: &u32| {
+            let job = &board.jobs[number as usize];
+            job.phase == Phase::Training
                 && job.running == 0
                 && job.training_left as usize == layout.training()
-                && job.weight == 1.0;
-            if !is_fresh {
-                return None;
-            }
-            jobs.push(number as u32);
-        }
-        if jobs.len() < 2 {
+                && job.weight == 1.0
+        };
+        let mut jobs = board.working.clone();
+        if jobs.len() < 2 || !jobs.iter().all(is_fresh) {
             return None;
         }
         let rate = |job: u32| board.jobs[job as usize].training_rate;
@@ -93,16 +90,30 @@ impl Rotation {
             members.push(Member { job, bundle: bundle as u32, later_epochs, round: 0 });
         }
         members.sort_by_key(|member| member.bundle);
-        let start = |bundle: usize| members.partition_point(|m| (m.bundle as usize) < bundle);
-        let starts = (0..=ring.len()).map(start).collect();
         let laps = members.iter().map(|member| member.later_epochs.saturating_add(1)).max()?;
         let last = laps.saturating_mul(ring.len() as u32);
-        let mut member_of = vec![NONE; board.jobs.len()];
-        for (at, member) in (0..).zip(&members) {
-            member_of[member.job as usize] = at;
-        }
         let round_of = vec![0; ring.len()];
-        Some(Self { ring, round_of, members, starts, last, member_of, changed: Vec::new() })
+        Some(Self::of(members, ring, round_of, last))
+    }
+
+    fn of(members: Vec<Member>, ring: Vec<u32>, round_of: Vec<u32>, last: u32) -> Self {
+        let start = |bundle: usize| members.partition_point(|m| (m.bundle as usize) < bundle);
+        let starts = (0..=ring.len()).map(start).collect();
+        let mut member_of: Vec<(u32, u32)> =
+            (0..).zip(&members).map(|(at, member)| (member.job, at)).collect();
+        member_of.sort_unstable();
+        Self { ring, round_of, members, starts, last, member_of, changed: Vec::new() }
+    }
+
+    /// The same on a [projected](Board::project) board, whose jobs have these numbers here: those that
+    /// are through are left out.
+    pub(super) fn project(&self, numbers: &[u32]) -> Self {
+        let new_number = |job: u32| numbers.binary_search(&job).ok().map(|new| new as u32);
+        let members = self.members.iter();
+        let members = members.filter_map(|m| Some(Member { job: new_number(m.job)?, ..*m }));
+        let (ring, round_of) = (self.ring.clone(), self.round_of.clone());
+        let changed = self.changed.iter().filter_map(|&job| new_number(job)).collect();
+        Self { changed, ..Self::of(members.collect(), ring, round_of, self.last) }
     }
 
     /// Whether there are no more jobs than workers, so that costs do not matter.
@@ -158,10 +169,10 @@ impl Rotation {
     /// Brings the round of a job up to date.
     fn follow(&mut self, board: &Board, job: u32) {
         let places = self.ring.len() as u32;
-        let at = self.member_of.get(job as usize).copied().unwrap_or(NONE);
-        let Some(member) = self.members.get_mut(at as usize) else {
+        let Ok(at) = self.member_of.binary_search_by_key(&job, |&(member, _)| member) else {
             return;
         };
+        let member = &mut self.members[self.member_of[at].1 as usize];
         let state = &board.jobs[job as usize];
         let lap = member.later_epochs.saturating_sub(state.later_epochs);
         member.round = member.round.max(lap * places);

@@ -111,6 +111,7 @@ impl Plan {
                 match attempt.ending {
                     Ending::Completed => {
                         scheduler.completed(attempt.unit, attempt.worker, cost)?;
+                        run.outcome.stragglers += scheduler.new_stragglers().len() as u64;
                     }
                     Ending::Failed | Ending::Superseded => {
                         scheduler.failed(attempt.unit, attempt.worker)?;
@@ -126,7 +127,6 @@ impl Plan {
                 }
             }
         }
-        run.outcome.stragglers += scheduler.new_stragglers().len() as u64;
         if !scheduler.is_idle() {
             let stalls = scheduler.stalled();
             let stalls: Vec<String> = stalls.iter().map(ToString::to_string).collect();

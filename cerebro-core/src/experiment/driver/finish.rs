@@ -22,7 +22,8 @@ impl Driver {
             }
             self.tell_now(&Event::TrialStatus { trial: id, status: TrialStatus::Stopped });
         }
-        self.summary.wall = self.begun.elapsed().saturating_sub(self.summary.loading);
+        self.count_idle_slots();
+        self.summary.wall = self.counted.saturating_sub(self.summary.loading);
         let archive = self.durable.archive();
         let mut trials = std::collections::BTreeMap::new();
         let mut checkpoints = std::collections::BTreeMap::new();

@@ -51,7 +51,8 @@ impl Driver {
         let mut worker_events = backend.events();
         let (workers, early) =
             load(&mut experiment, &*backend, &mut worker_events, begun, &mut summary).await?;
-        summary.loading = begun.elapsed();
+        let loading = begun.elapsed();
+        summary.loading = loading;
         summary.slots = workers.iter().map(|worker| worker.slots).sum();
         let mut driver = Self {
             rows: specs.iter().map(|spec| (spec.id, spec.rows)).collect(),
@@ -71,7 +72,7 @@ impl Driver {
             stopping: false,
             wall: None,
             alarm: None,
-            counted: begun.elapsed(),
+            counted: loading,
             few_trials: false,
             largest_state: 0,
             told_bound: (0, 0),

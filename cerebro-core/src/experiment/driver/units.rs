@@ -115,6 +115,7 @@ impl Driver {
         self.tell_stragglers();
         if completion == Completion::Superseded {
             self.tell(Event::UnitSuperseded { unit, worker });
+            self.release_late(unit);
             return Ok(());
         }
         self.cancel_other_attempts(unit);
@@ -128,6 +129,7 @@ impl Driver {
         let (version, bytes) = (report.version, report.state_bytes);
         self.tell(Event::UnitCompleted { unit, worker, started, report });
         if completion == Completion::Discarded {
+            self.release_late(unit);
             return Ok(());
         }
         let Some(trial) = self.ledger.trials.get_mut(&unit.trial) else { return Ok(()) };
@@ -155,6 +157,14 @@ impl Driver {
             }
             Completion::EpochCompleted { .. } => self.epoch_completed(unit.trial),
             _ => Ok(()),
+        }
+    }
+
+    /// Lets go of a State that was made too late to be wanted: its trial may make none after it that
+    /// would be a reason to.
+    fn release_late(&mut self, unit: Unit) {
+        if unit.split == Split::Train {
+            self.release(unit.trial);
         }
     }
 

@@ -82,14 +82,18 @@ impl Driver {
         self.counted = now;
     }
 
-    /// Tells, once, that there are fewer trials than slots and that the search has no more to give.
+    /// Tells, once, that there are fewer trials than slots and that no more are started.
     pub(super) fn tell_few_trials(&mut self) {
         let slots: usize = self.workers.values().sum();
         let trials = self.ledger.active();
-        if !self.few_trials && !self.ledger.asking && trials < slots && trials > 0 {
+        // The last trials of a search that had enough of them are nothing to tell of.
+        let all_were_few = !self.ledger.exhausted || self.ledger.trials.len() < slots;
+        if !self.few_trials && trials < slots && trials > 0 && all_were_few {
             self.few_trials = true;
-            tracing::info!("{trials} trials cannot keep {slots} slots busy");
-            self.tell(Event::FewTrials { trials, slots });
+            // The search is asked for as many as there is room for before units start.
+            let limit = self.ledger.asking.then(|| self.room());
+            tracing::info!(trials, slots, limit, "trials are too few to keep all slots busy");
+            self.tell(Event::FewTrials { trials, slots, limit });
         }
     }
 

@@ -141,9 +141,17 @@ fn notable(status: &Status, event: &Event) -> Option<String> {
         Event::WorkerSlow { worker, factor } => {
             Some(format!("{worker} is {factor:.1} times slower than the others"))
         }
-        Event::FewTrials { trials, slots } => {
+        Event::FewTrials { trials, slots, limit } => {
+            let idle = slots.saturating_sub(*trials);
+            let percent = 100.0 * idle as f64 / (*slots).max(1) as f64;
             let trials = count(*trials as u64, "trial");
-            Some(format!("{trials} cannot keep {slots} slots busy, and the search has no more"))
+            let why = match limit {
+                Some(limit) => format!("no more than {limit} may be under way at once"),
+                None => "the search has no more for now".to_owned(),
+            };
+            Some(format!(
+                "{trials} cannot keep {slots} slots busy: {idle} are idle ({percent:.0} %) while all train; {why}"
+            ))
         }
         Event::UnitFailed { unit, worker, error, retry: true, .. } => {
             Some(format!("{unit} failed on {worker}, is tried again: {}", clean(error)))
