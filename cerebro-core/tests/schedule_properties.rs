@@ -112,6 +112,8 @@ struct TrialRecord {
 struct World {
     scheduler: Scheduler,
     partitions: Vec<PartitionSpec>,
+    /// How many of them are trained on.
+    training: usize,
     workers: BTreeMap<WorkerId, WorkerRecord>,
     gone: Vec<WorkerId>,
     trials: BTreeMap<TrialId, TrialRecord>,
@@ -138,6 +140,7 @@ impl World {
         let mut world = Self {
             scheduler,
             partitions,
+            training: setting.training as usize,
             workers: BTreeMap::new(),
             gone: Vec::new(),
             trials: BTreeMap::new(),
@@ -179,18 +182,18 @@ impl World {
     }
 
     fn training_partitions(&self) -> usize {
-        self.partitions.iter().filter(|spec| spec.split == Split::Train).count()
+        self.training
     }
 
     fn validation_partitions(&self) -> usize {
-        self.partitions.len() - self.training_partitions()
+        self.partitions.len() - self.training
     }
 
     fn epochs_done(&self, trial: &TrialRecord) -> u32 {
+        let (training, validation) = (self.training_partitions(), self.validation_partitions());
         let validated = |epoch| trial.validated.get(epoch).map_or(0, BTreeSet::len);
         let full = |&(epoch, order): &(usize, &Vec<_>)| {
-            order.len() == self.training_partitions()
-                && validated(epoch) == self.validation_partitions()
+            order.len() == training && validated(epoch) == validation
         };
         trial.trained.iter().enumerate().take_while(full).count() as u32
     }
@@ -310,9 +313,11 @@ impl World {
             self.scheduler.stalled().iter().map(|stall| (stall.partition, stall.trials)).collect();
         let mut expected = BTreeMap::new();
         for spec in &self.partitions {
-            let trials = self.trials.keys().filter(|&&id| self.needs(id, spec)).count();
-            if trials > 0 && self.holders(spec.id).next().is_none() {
-                expected.insert(spec.id, trials);
+            if self.holders(spec.id).next().is_none() {
+                let trials = self.trials.keys().filter(|&&id| self.needs(id, spec)).count();
+                if trials > 0 {
+                    expected.insert(spec.id, trials);
+                }
             }
         }
         assert_eq!(named, expected, "the partitions without a holder");
