@@ -48,7 +48,7 @@ impl Ratio {
 }
 
 /// One row: a job, and how each way of scheduling fares.
-struct Cell {
+pub(crate) struct Cell {
     cluster: Cluster,
     sigma: f64,
     trials: usize,
@@ -96,7 +96,7 @@ fn ratio(job: &Uniform, seeds: u64) -> Result<Ratio, Box<dyn Error>> {
 }
 
 /// Prints the grid as Markdown tables, row by row as it is simulated.
-pub(crate) fn print_text(seeds: u64) -> Result<(), Box<dyn Error>> {
+pub(crate) fn print_text(seeds: u64) -> Result<Vec<Cell>, Box<dyn Error>> {
     println!("makespan over max(longest trial, busiest worker): mean / worst of {seeds} seeds;");
     println!("one partition per worker; * beyond mean 1.01 or worst 1.05");
     let names = WAYS.map(|(name, ..)| name).join(" | ");
@@ -135,11 +135,11 @@ pub(crate) fn print_text(seeds: u64) -> Result<(), Box<dyn Error>> {
             );
         }
     }
-    Ok(())
+    Ok(cells)
 }
 
-/// The grid as JSON.
-pub(crate) fn json(seeds: u64) -> Result<serde_json::Value, Box<dyn Error>> {
+/// Prints the grid as JSON.
+pub(crate) fn print_json(seeds: u64) -> Result<Vec<Cell>, Box<dyn Error>> {
     let cells = cells(seeds, |_| ())?;
     let rows = cells.iter().map(|cell| {
         let ratios = WAYS.iter().zip(&cell.ratios).map(|((name, ..), ratio)| {
@@ -154,5 +154,40 @@ pub(crate) fn json(seeds: u64) -> Result<serde_json::Value, Box<dyn Error>> {
         row.insert("workers".to_owned(), cell.workers.into());
         serde_json::Value::from(row)
     });
-    Ok(rows.collect())
+    println!("{}", rows.collect::<serde_json::Value>());
+    Ok(cells)
+}
+
+/// The jobs that the default misses the aim on: what each seed's units take, in seconds by trial and
+/// partition (each on a worker of its own), the makespan, and what no schedule can beat.
+pub(crate) fn instances(cells: &[Cell], seeds: u64) -> Result<serde_json::Value, Box<dyn Error>> {
+    let missed = cells.iter().filter(|cell| !cell.ratios[0].is_within_aim());
+    let instance = |cell: &Cell| -> Result<serde_json::Value, Box<dyn Error>> {
+        let &Cell { cluster, sigma, trials, workers, epochs, .. } = cell;
+        let runs = (0..seeds).map(|seed| -> Result<serde_json::Value, Box<dyn Error>> {
+            let plan = job(cluster, sigma, trials, workers, epochs).plan(Seed(seed));
+            let outcome = plan.run(|_| ())?;
+            let places = || plan.partitions.iter().zip(&plan.workers);
+            let times = plan.trials.iter().map(|trial| {
+                let per_row = trial.per_row.as_secs_f64();
+                let times = places().map(|(p, w)| per_row * p.rows as f64 * w.slowness);
+                times.collect::<Vec<f64>>()
+            });
+            Ok(serde_json::json!({
+                "seed": seed,
+                "unit_seconds": times.collect::<Vec<_>>(),
+                "makespan_seconds": outcome.makespan.as_secs_f64(),
+                "bound_seconds": outcome.bound().as_secs_f64(),
+            }))
+        });
+        Ok(serde_json::json!({
+            "uneven": cluster == Cluster::Uneven,
+            "sigma": sigma,
+            "trials": trials,
+            "workers": workers,
+            "epochs": epochs,
+            "runs": runs.collect::<Result<Vec<_>, _>>()?,
+        }))
+    };
+    missed.map(instance).collect()
 }

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use cerebro_core::Seed;
 use cerebro_core::schedule::Policy;
-use cerebro_core::simulate::{KnownCosts, Outcome, Span, Strategy, Traffic, Uniform, gantt};
+use cerebro_core::simulate::{
+    Ending, KnownCosts, Outcome, Span, Strategy, Traffic, Uniform, gantt,
+};
 
 const USAGE: &str = "\
 Simulates a model selection job by Model Hopper Parallelism.
@@ -43,7 +45,10 @@ Simulates a model selection job by Model Hopper Parallelism.
   --bandwidth-gbps X         network of each worker in Gbit/s; 0: hops take no time [10]
   --seeds N                  simulations, each with trials of its own [20]
   --gantt FILE               writes the first simulation's schedule as an SVG
-  --grid                     simulates jobs of many sizes; of the options only --seeds and --json count
+  --grid                     simulates jobs of many sizes; of the options only --seeds, --json and
+                             --instances count
+  --instances FILE           with --grid: writes the jobs that the default misses the aim on, as JSON, for
+                             benches/schedule_optimum.py
   --json                     prints JSON
   --help                     prints this";
 
@@ -53,6 +58,7 @@ struct Options {
     data_bytes: u64,
     batches_per_epoch: u64,
     gantt: Option<String>,
+    instances: Option<String>,
     subject: Subject,
     output: Output,
 }
@@ -75,9 +81,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     };
     if options.subject == Subject::Grid {
-        match options.output {
+        let cells = match options.output {
             Output::Text => grid::print_text(options.seeds)?,
-            Output::Json => println!("{}", grid::json(options.seeds)?),
+            Output::Json => grid::print_json(options.seeds)?,
+        };
+        if let Some(path) = &options.instances {
+            let instances = grid::instances(&cells, options.seeds)?.to_string();
+            std::fs::write(path, instances)
+                .map_err(|error| format!("cannot write the instances to {path}: {error}"))?;
         }
         return Ok(());
     }
@@ -113,6 +124,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Box
         data_bytes: 500_000_000_000,
         batches_per_epoch: 100_000,
         gantt: None,
+        instances: None,
         subject: Subject::Job,
         output: Output::Text,
     };
@@ -164,6 +176,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Box
             }
             "--seeds" => options.seeds = number::<u64>(&flag, &value)?.max(1),
             "--gantt" => options.gantt = Some(value),
+            "--instances" => options.instances = Some(value),
             "--policy" => {
                 uniform.policy = match value.as_str() {
                     "longest-remaining" => Policy::LongestRemainingFirst,
@@ -214,7 +227,9 @@ fn simulate(options: &Options) -> Result<Vec<Outcome>, Box<dyn Error>> {
             if keeps_spans {
                 spans.push(*span);
             }
-            progress.unit();
+            if span.ending == Ending::Completed {
+                progress.unit();
+            }
         })?;
         if let (true, Some(path)) = (keeps_spans, &options.gantt) {
             std::fs::write(path, gantt(&spans, outcome.makespan))
@@ -222,7 +237,6 @@ fn simulate(options: &Options) -> Result<Vec<Outcome>, Box<dyn Error>> {
         }
         outcomes.push(outcome);
     }
-    progress.clear();
     Ok(outcomes)
 }
 
@@ -230,7 +244,9 @@ fn simulate(options: &Options) -> Result<Vec<Outcome>, Box<dyn Error>> {
 struct Progress {
     done: u64,
     all: u64,
+    begun: Instant,
     shown: Instant,
+    is_shown: bool,
     on_terminal: bool,
 }
 
@@ -242,7 +258,9 @@ impl Progress {
         Self {
             done: 0,
             all: units * options.seeds,
+            begun: Instant::now(),
             shown: Instant::now(),
+            is_shown: false,
             on_terminal: std::io::stderr().is_terminal(),
         }
     }
@@ -250,16 +268,25 @@ impl Progress {
     fn unit(&mut self) {
         self.done += 1;
         let due =
-            self.done.is_multiple_of(4096) && self.shown.elapsed() > Duration::from_millis(200);
+            self.done.is_multiple_of(1024) && self.shown.elapsed() > Duration::from_millis(200);
         if due && self.on_terminal {
             self.shown = Instant::now();
-            let percent = 100.0 * self.done as f64 / self.all.max(1) as f64;
-            eprint!("\r{percent:5.1} % of {} units simulated", self.all);
+            let part = self.done as f64 / self.all.max(1) as f64;
+            let left = match self.begun.elapsed().as_secs_f64() * (1.0 / part - 1.0) {
+                seconds if seconds < 100.0 => format!("{seconds:.0} s"),
+                seconds => format!("{:.0} min", seconds / 60.0),
+            };
+            let (percent, all) = (100.0 * part, grouped(self.all));
+            eprint!("\r\x1b[K{percent:.1} % of {all} units simulated, {left} left");
+            self.is_shown = true;
         }
     }
 
-    fn clear(&self) {
-        if self.on_terminal {
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.is_shown {
             eprint!("\r\x1b[K");
         }
     }
@@ -344,6 +371,15 @@ fn json(options: &Options, outcomes: &[Outcome], traffic: &Traffic) -> serde_jso
         "lost_seconds": mean(outcomes, |o| o.lost.as_secs_f64()),
         "network_bytes": strategies,
     })
+}
+
+/// A number with a comma after each thousand.
+fn grouped(number: u64) -> String {
+    let mut text = number.to_string();
+    for at in (1..text.len()).rev().filter(|at| (text.len() - at) % 3 == 0).collect::<Vec<_>>() {
+        text.insert(at, ',');
+    }
+    text
 }
 
 fn human_time(seconds: f64) -> String {
