@@ -209,11 +209,14 @@ impl ExperimentBuilder {
         self
     }
 
-    /// How many trials are under way at once at most. More of them keep workers busier and give
-    /// the search its results later; each takes the memory of its State. The default is four for
-    /// each slot, at least 16; with [`Policy::Seeded`] it is 16, since what the search decides shall
-    /// not depend on the slots, unless the search
-    /// [ignores results](crate::search::Search::ignores_results).
+    /// How many trials are under way at once at most. The search is asked for as many before it has any
+    /// result, and for another one as soon as a trial ends, so that workers do not run dry. More of
+    /// them keep workers busier and give the search its results later; each takes the memory of its
+    /// State. The default is four for each slot, at least 16; with [`Policy::Seeded`] it is 16, since
+    /// what the search decides shall not depend on the slots, unless the search
+    /// [ignores results](crate::search::Search::ignores_results): with more than 16 slots, give a
+    /// number yourself. Where trials are too few for the slots, that is told
+    /// ([`Event::FewTrials`](crate::observe::Event::FewTrials)).
     pub fn concurrent_trials(mut self, trials: usize) -> Self {
         self.concurrency = Some(trials.max(1));
         self

@@ -179,21 +179,24 @@ impl Lookahead {
         bound: f64,
         choices: &mut Vec<Choice>,
     ) {
+        let questions = board.units_left <= HORIZON && self.can_question_plan(board);
         if self.rotation.is_some() {
-            let doubted = board.units_left <= HORIZON && self.can_question_plan(board);
-            if !doubted || self.rotation_is_best(dispatcher, board, running, bound) {
+            if questions {
+                self.question_rotation(dispatcher, board, running, bound);
+            }
+            if self.rotation.is_some() {
                 self.rotate(board, choices);
                 if !choices.is_empty() || !running.is_empty() {
                     return;
                 }
+                self.rotation = None;
             }
-            self.rotation = None;
         }
         let (projected, numbers) = board.project();
         let running = project(running, &numbers);
 
-        if self.can_question_plan(board) {
-            self.find_plan(dispatcher, &projected, &numbers, &running, bound);
+        if questions {
+            self.find_plan(dispatcher, &projected, &numbers, &running, bound, f64::INFINITY);
         }
 
         choices.clear();
@@ -257,7 +260,27 @@ impl Lookahead {
         }
     }
 
-    /// Whether the greedy rule and the windows end no earlier than the rotation.
+    /// Ends the rotation if there is a plan that ends earlier, by what is known of costs by now.
+    fn question_rotation(
+        &mut self,
+        dispatcher: &mut Dispatcher,
+        board: &Board,
+        running: &[Running],
+        bound: f64,
+    ) {
+        let Some(rotation) = &self.rotation else { return };
+        let (board, numbers) = &board.project();
+        let way = Way::Rotation(rotation.project(numbers));
+        let running = &project(running, numbers);
+        let rotated = self.play(dispatcher, board, way, running, f64::INFINITY);
+        if rotated <= bound * GOOD_ENOUGH {
+            self.trusted_until = board.units_left - board.units_left / TRUST;
+        } else if self.find_plan(dispatcher, board, numbers, running, bound, rotated) < rotated {
+            self.rotation = None;
+        }
+    }
+
+    /// Whether the greedy rule ends no earlier than the rotation.
     fn rotation_is_best(
         &mut self,
         dispatcher: &mut Dispatcher,
@@ -287,7 +310,8 @@ impl Lookahead {
         }
     }
 
-    /// Plays plans through until one is good enough or the steps are spent, and keeps the best.
+    /// Plays plans through until one is good enough or the steps are spent, and keeps the best of those
+    /// that end before `rival`. Answers with the seconds that it takes, or `rival`.
     fn find_plan(
         &mut self,
         dispatcher: &mut Dispatcher,
@@ -295,11 +319,12 @@ impl Lookahead {
         numbers: &[u32],
         running: &[Running],
         bound: f64,
-    ) {
+        rival: f64,
+    ) -> f64 {
         let left = board.units_left;
         let last = self.plan;
-        let mut best =
-            self.play(dispatcher, board, Way::Plan(last, numbers), running, f64::INFINITY);
+        let way = Way::Plan(last, numbers);
+        let mut best = self.play(dispatcher, board, way, running, rival).min(rival);
         let simple = (0..WINDOWS.len() as u64).map(Plan::number).filter(|&plan| plan != last);
         let tried = self.tried;
         let drawn = (1..=PLANS).map(|index| Plan::number(WINDOWS.len() as u64 + tried + index));
@@ -316,6 +341,7 @@ impl Lookahead {
         self.tried += PLANS;
         let good = best <= bound * GOOD_ENOUGH;
         self.trusted_until = if good { left - left / TRUST } else { u64::MAX };
+        best
     }
 
     /// The seconds until all is done in a way, or anything above `limit` if that is exceeded.
