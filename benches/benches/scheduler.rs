@@ -1,10 +1,12 @@
 //! How many decisions does the scheduler make in a second? One decision: a unit completes, its
-//! slot is given another. From a quickstart to 10,000 trials on 1,000 workers.
+//! slot is given another. From a quickstart to 10,000 trials on 1,000 workers. And how long is a whole
+//! simulated run, per unit, as it grows from ten thousand units to a million?
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use cerebro_core::schedule::{Assignment, PartitionSpec, Policy, Scheduler, TrialSpec, WorkerSpec};
+use cerebro_core::simulate::Uniform;
 use cerebro_core::{PartitionId, Seed, Split, TrialId, WorkerId};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -59,5 +61,21 @@ fn decisions(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decisions);
+fn whole_runs(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("simulated runs");
+    group.sample_size(10);
+    for (trials, epochs) in [(100, 1), (1000, 1), (1000, 10), (10_000, 1)] {
+        let job = Uniform { trials, partitions: 100, workers: 100, epochs, ..Uniform::default() };
+        let plan = job.plan(Seed(1));
+        let units = trials as u64 * 100 * u64::from(epochs);
+        group.throughput(Throughput::Elements(units));
+        let size = format!("{trials} trials x 100 partitions x {epochs} epochs");
+        group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+            bencher.iter(|| plan.run(|_| ()).expect("a plan that can be run"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decisions, whole_runs);
 criterion_main!(benches);
