@@ -38,6 +38,7 @@ Simulates a model selection job by Model Hopper Parallelism.
   --slow-worker X            how many times slower than the others the first worker is [1]
   --speculation X            runs a unit that takes X times as long as expected a second time [never]
   --unknown-costs            the scheduler is told nothing of costs beforehand
+  --guessed-costs X          the scheduler is told guesses of costs with this spread about the truth
   --policy NAME              longest-remaining, random or seeded [longest-remaining]
   --state-mb X               size of a State in MB [100]
   --data-gb X                size of the data in GB [500]
@@ -165,6 +166,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Box
             "--jitter" => uniform.jitter = real()?,
             "--failures" => uniform.failure_rate = real()?,
             "--stragglers" => uniform.straggler_rate = real()?,
+            "--guessed-costs" => uniform.costs = KnownCosts::Guesses { sigma: real()? },
             "--slow-worker" => slow = real()?,
             "--speculation" => uniform.speculation = Some(real()?),
             "--state-mb" => uniform.state_bytes = (real()? * 1e6) as u64,

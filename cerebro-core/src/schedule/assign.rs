@@ -10,6 +10,9 @@ use super::report::Assignment;
 use super::scheduler::{Attempt, Scheduler};
 use crate::id::Unit;
 
+/// A unit that takes so many times as long as expected is late.
+const LATE: f64 = 1.01;
+
 impl Scheduler {
     /// The units that should start now; they count as running from here on.
     ///
@@ -124,6 +127,10 @@ impl Scheduler {
     /// Seconds that a running unit still takes. One that is late is taken to need a tenth more.
     pub(super) fn still_takes(&self, attempt: &Attempt) -> f64 {
         let elapsed = self.now.saturating_sub(attempt.started).as_secs_f64();
-        (attempt.expected - elapsed).max(elapsed * 0.1).min(attempt.expected.max(elapsed * 0.1))
+        if elapsed > attempt.expected * LATE {
+            elapsed * 0.1
+        } else {
+            (attempt.expected - elapsed).max(0.0)
+        }
     }
 }

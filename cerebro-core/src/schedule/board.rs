@@ -361,7 +361,7 @@ impl Board {
     /// Sets how many slots of a worker run nothing.
     pub(super) fn set_free(&mut self, worker: usize, free: u32) {
         if self.seats.len() <= worker {
-            self.seats.resize(worker + 1, Seat { free: 0, load: 0.0, bias: 1.0 });
+            self.seats.resize(worker + 1, Seat { free: 0, load: 0.0, bias: 1.0, measured: false });
         }
         self.seats[worker].free = free;
         self.free.retain(|&other| other as usize != worker);

@@ -22,6 +22,9 @@ const OUTLIER: f64 = 4.0;
 /// So many training units in a row tell a worker that is slow from one that was busy for a moment.
 const IN_A_ROW: usize = 5;
 
+/// Units that are measured on a worker before its speed is taken for known.
+const MEASURED: u32 = 3;
+
 /// A mean that forgets slowly.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mean {
@@ -67,11 +70,35 @@ impl Slowness {
     }
 }
 
+/// What a trial's rows take, and where that was measured.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    rate: Mean,
+    /// The worker of the last measurement.
+    on: usize,
+    /// Whether there were several.
+    elsewhere: bool,
+}
+
+impl Measured {
+    /// The rate, as far as it says something of a worker: what was measured there alone does not.
+    fn as_seen_from(&self, worker: usize) -> Option<f64> {
+        let rate = self.rate.get().filter(|rate| *rate > 0.0);
+        rate.filter(|_| self.elsewhere || self.on != worker)
+    }
+
+    fn add(&mut self, worker: usize, sample: f64) {
+        self.elsewhere |= self.rate.samples > 0 && self.on != worker;
+        self.on = worker;
+        self.rate.add(sample);
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct TrialCost {
     guess: Option<f64>,
-    training: Mean,
-    validation: Mean,
+    training: Measured,
+    validation: Measured,
 }
 
 /// The learned costs of trials and workers, by their dense numbers.
@@ -99,7 +126,7 @@ impl Costs {
 
     /// Whether the trial itself was measured.
     pub(super) fn is_measured(&self, trial: usize) -> bool {
-        self.trials[trial].training.samples > 0
+        self.trials[trial].training.rate.samples > 0
     }
 
     /// Whether the trial's rate is more than an assumption.
@@ -122,12 +149,12 @@ impl Costs {
         let cost = &self.trials[trial];
         let training = || {
             let scaled = |guess: f64| guess * self.guess_scale.get().unwrap_or(1.0);
-            let measured = cost.training.get().or_else(|| cost.guess.map(scaled));
+            let measured = cost.training.rate.get().or_else(|| cost.guess.map(scaled));
             measured.unwrap_or_else(|| self.highest_or_one())
         };
         match split {
             Split::Train => training(),
-            Split::Validation => cost.validation.get().unwrap_or_else(|| {
+            Split::Validation => cost.validation.rate.get().unwrap_or_else(|| {
                 training() * self.validation_ratio.get().unwrap_or(FIRST_VALIDATION_RATIO)
             }),
         }
@@ -142,6 +169,12 @@ impl Costs {
     /// were too few.
     pub(super) fn lasting_slowness(&self, worker: usize) -> f64 {
         self.slowness[worker].last.into_iter().fold(f64::INFINITY, f64::min)
+    }
+
+    /// Whether enough units were measured on a worker of trials that are known from others.
+    pub(super) fn is_speed_known(&self, worker: usize) -> bool {
+        // The first sample is the assumption.
+        self.slowness[worker].mean.samples > MEASURED
     }
 
     /// Takes in that a unit took a multiple of what was expected of a worker, or more.
@@ -162,10 +195,10 @@ impl Costs {
         let per_row = cost.as_secs_f64() / rows as f64;
         let before = self.trials[trial];
         let known = match split {
-            Split::Train => before.training.get(),
-            Split::Validation => before.validation.get(),
+            Split::Train => before.training.as_seen_from(worker),
+            Split::Validation => before.validation.as_seen_from(worker),
         };
-        if let Some(known) = known.filter(|known| *known > 0.0) {
+        if let Some(known) = known {
             // One unit that takes very long says little of a worker.
             let slowness = self.slowness(worker);
             let sample = (per_row / known).clamp(slowness / OUTLIER, slowness * OUTLIER);
@@ -175,15 +208,15 @@ impl Costs {
         let learned = &mut self.trials[trial];
         match split {
             Split::Train => {
-                learned.training.add(normal);
+                learned.training.add(worker, normal);
                 self.highest = self.highest.max(normal);
-                if let (0, Some(guess)) = (before.training.samples, before.guess) {
+                if let (0, Some(guess)) = (before.training.rate.samples, before.guess) {
                     self.guess_scale.add(normal / guess);
                 }
             }
             Split::Validation => {
-                learned.validation.add(normal);
-                if let Some(training) = before.training.get().filter(|rate| *rate > 0.0) {
+                learned.validation.add(worker, normal);
+                if let Some(training) = before.training.rate.get().filter(|rate| *rate > 0.0) {
                     self.validation_ratio.add(normal / training);
                 }
             }

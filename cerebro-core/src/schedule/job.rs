@@ -95,4 +95,6 @@ pub(super) struct Seat {
     pub(super) load: f64,
     /// What a look ahead multiplies the load by; 1 on the real board.
     pub(super) bias: f64,
+    /// Whether its speed is known, by units of trials that ran elsewhere too.
+    pub(super) measured: bool,
 }

@@ -67,7 +67,7 @@ pub(super) struct Running {
 /// A way to go on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Plan {
-    /// Those that end within this part of a mean unit are counted as free.
+    /// Those that end within so many seconds are counted as free.
     window: f64,
     /// How far priorities are biased, and by which draw.
     spread: f64,
@@ -77,12 +77,13 @@ struct Plan {
 const GREEDY: Plan = Plan { window: 0.0, spread: 0.0, draw: 0 };
 
 impl Plan {
-    fn number(index: u64) -> Self {
+    /// One plan of many, where a unit takes so many seconds.
+    fn number(index: u64, unit: f64) -> Self {
         if let Some(&window) = WINDOWS.get(index as usize) {
-            return Self { window, ..GREEDY };
+            return Self { window: window * unit, ..GREEDY };
         }
         let draw = mix(index);
-        let window = WINDOWS[(draw % WINDOWS.len() as u64) as usize];
+        let window = WINDOWS[(draw % WINDOWS.len() as u64) as usize] * unit;
         let spread = SPREADS[(draw / 8 % SPREADS.len() as u64) as usize];
         Self { window, spread, draw }
     }
@@ -325,9 +326,11 @@ impl Lookahead {
         let last = self.plan;
         let way = Way::Plan(last, numbers);
         let mut best = self.play(dispatcher, board, way, running, rival).min(rival);
-        let simple = (0..WINDOWS.len() as u64).map(Plan::number).filter(|&plan| plan != last);
-        let tried = self.tried;
-        let drawn = (1..=PLANS).map(|index| Plan::number(WINDOWS.len() as u64 + tried + index));
+        // A plan is followed as it was played, also when units take longer later.
+        let (unit, tried) = (self.unit_seconds, self.tried);
+        let simple = (0..WINDOWS.len() as u64).map(|index| Plan::number(index, unit));
+        let simple = simple.filter(|&plan| plan != last);
+        let drawn = (1..=PLANS).map(|i| Plan::number(WINDOWS.len() as u64 + tried + i, unit));
         for plan in simple.chain(drawn) {
             if best <= bound * GOOD_ENOUGH || self.steps < left as f64 {
                 break;
@@ -420,11 +423,10 @@ impl Lookahead {
 
     fn list_soon(&mut self, board: &Board, running: &[Running], now: f64, plan: Plan) {
         self.soon.clear();
-        let window = plan.window * self.unit_seconds;
-        if window == 0.0 || board.free().is_empty() || board.ready().is_empty() {
+        if plan.window == 0.0 || board.free().is_empty() || board.ready().is_empty() {
             return;
         }
-        let ending = running.iter().filter(|unit| unit.ends <= now + window);
+        let ending = running.iter().filter(|unit| unit.ends <= now + plan.window);
         self.soon.extend(ending.map(|unit| Soon {
             wait: unit.ends - now,
             job: unit.job,

@@ -10,7 +10,7 @@ use super::speculation::{Other, STRAGGLES};
 use crate::id::{Split, Unit, WorkerId};
 
 /// A change of a rate or a speed that is worth computing all sums anew.
-const RATE_CHANGE: f64 = 0.05;
+const RATE_CHANGE: f64 = 0.01;
 const SLOWNESS_CHANGE: f64 = 0.2;
 
 impl Scheduler {
@@ -122,6 +122,7 @@ impl Scheduler {
     }
 
     pub(super) fn refresh_slowness(&mut self, worker: usize) {
+        self.board.seats[worker].measured = self.costs.is_speed_known(worker);
         let slowness = self.costs.slowness(worker);
         if differs(slowness, self.board.layout.slowness(worker), SLOWNESS_CHANGE) {
             self.board.relayout(|layout| layout.set_slowness(worker, slowness));

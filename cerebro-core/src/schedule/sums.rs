@@ -46,7 +46,7 @@ impl Board {
     pub(super) fn relayout(&mut self, change: impl FnOnce(&mut Layout)) {
         change(Arc::make_mut(&mut self.layout));
         let workers = self.layout.workers();
-        self.seats.resize(workers, Seat { free: 0, load: 0.0, bias: 1.0 });
+        self.seats.resize(workers, Seat { free: 0, load: 0.0, bias: 1.0, measured: false });
         self.recount();
         let free = |worker: &u32| {
             self.seats[*worker as usize].free > 0 && self.layout.takes_units(*worker as usize)

@@ -25,12 +25,20 @@ impl Board {
     }
 
     /// The same where any order will do: a job whose State is on the worker already goes before
-    /// those that have hardly more left, since its State need not hop.
+    /// those that have hardly more left, since its State need not hop. But where the worker's speed is
+    /// not known yet, it goes after one from another worker: if trials that need not hop never did,
+    /// nobody could tell a slow worker from a long trial.
     fn longest_nearby(&self, worker: usize) -> Option<u32> {
         let fits = |&(_, job): &(f64, u32)| self.fits(job as usize, worker);
         let mut ready = self.ready.iter();
         let first = ready.find(fits)?;
         let is_here = |job: u32| self.jobs[job as usize].location == worker as u32;
+        if !self.seats[worker].measured {
+            let mut others = ready.take(LOOKS).filter(|&(_, job)| {
+                is_here(first.1) && !is_here(job) && self.jobs[job as usize].location != NONE
+            });
+            return Some(others.find(fits).unwrap_or(first).1);
+        }
         let equals = ready.take_while(|(priority, _)| *priority >= first.0 * NEARLY);
         let equals = [first].into_iter().chain(equals).take(LOOKS);
         let here = equals.filter(|&(_, job)| is_here(job)).find(fits);
