@@ -164,12 +164,11 @@ fn the_idle_share_is_what_units_leave_of_the_slots_time() {
     let occupied: Arc<Mutex<Duration>> = Arc::default();
     let sum = Arc::clone(&occupied);
     // One unit at a time, on two workers.
-    let builder =
-        experiment(2, grid(1)).epochs(5).observer(move |_: Duration, event: &Event| {
-            if let Event::UnitCompleted { report, .. } = event {
-                *sum.lock().unwrap() += report.occupied;
-            }
-        });
+    let builder = experiment(2, grid(1)).epochs(5).observer(move |_: Duration, event: &Event| {
+        if let Event::UnitCompleted { report, .. } = event {
+            *sum.lock().unwrap() += report.occupied;
+        }
+    });
     let (result, told) = run(builder, 2);
     assert_eq!(told, [(1, 2, None)]);
     let summary = result.summary();

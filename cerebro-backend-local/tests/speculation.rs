@@ -155,7 +155,8 @@ fn a_result_that_comes_when_its_trial_has_ended_is_refused_and_not_kept() {
     let (open, opens) = channel();
     hangs(Hang::Until(Arc::new(Mutex::new(opens))), move |event| {
         let status = TrialStatus::Completed;
-        if matches!(event, Event::TrialStatus { trial, status: s } if (*trial, s) == (HANGS.trial, &status)) {
+        if matches!(event, Event::TrialStatus { trial, status: s } if (*trial, s) == (HANGS.trial, &status))
+        {
             // Nobody waits any more once it is open.
             let _ = open.send(());
         }

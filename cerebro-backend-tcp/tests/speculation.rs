@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cerebro_backend_tcp::worker::{Options, Registry};
 use cerebro_backend_tcp::TcpBackend;
+use cerebro_backend_tcp::worker::{Options, Registry};
 use cerebro_core::data::Partition;
 use cerebro_core::observe::{Event, TrialStatus};
 use cerebro_core::testing::{self, Tally};
@@ -148,9 +148,9 @@ fn a_unit_that_hangs_is_run_by_another_worker_and_its_own_result_comes_too_late(
 #[test]
 fn a_result_that_comes_when_its_trial_is_epochs_ahead_is_refused() {
     let last = EPOCHS;
-    hangs_until(move |event| {
-        matches!(event, Event::EpochCompleted { trial: TRIAL, epoch, .. } if *epoch == last)
-    });
+    hangs_until(
+        move |event| matches!(event, Event::EpochCompleted { trial: TRIAL, epoch, .. } if *epoch == last),
+    );
 }
 
 #[test]

@@ -283,7 +283,6 @@ impl Progress {
             self.is_shown = true;
         }
     }
-
 }
 
 impl Drop for Progress {
