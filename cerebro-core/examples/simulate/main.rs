@@ -377,7 +377,9 @@ fn json(options: &Options, outcomes: &[Outcome], traffic: &Traffic) -> serde_jso
 /// A number with a comma after each thousand.
 fn grouped(number: u64) -> String {
     let mut text = number.to_string();
-    for at in (1..text.len()).rev().filter(|at| (text.len() - at) % 3 == 0).collect::<Vec<_>>() {
+    for at in
+        (1..text.len()).rev().filter(|at| (text.len() - at).is_multiple_of(3)).collect::<Vec<_>>()
+    {
         text.insert(at, ',');
     }
     text
