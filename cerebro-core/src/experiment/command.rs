@@ -158,7 +158,10 @@ pub enum Answer {
 #[non_exhaustive]
 pub enum ControlError {
     /// No such trial.
-    #[error("there is no {trial}; the experiment has {trials} trials so far, numbered from 0")]
+    #[error(
+        "there is no {trial}; the experiment has {trials} trials so far, numbered from 0, and another one \
+         as soon as `Event::TrialStarted` tells of it"
+    )]
     UnknownTrial {
         /// The trial.
         trial: TrialId,

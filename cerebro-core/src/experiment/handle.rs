@@ -29,8 +29,9 @@ pub(super) enum Request {
 ///
 /// Each method but [`stop`](Self::stop) sends its command at once, from any thread, and returns a
 /// [`Reply`]: a future of what came of it, which may be dropped. A command that is sent before the
-/// experiment runs is carried out before anything else. While data are loaded at the start, commands
-/// wait.
+/// experiment runs is carried out before anything else, when there are no trials yet: to pause one,
+/// wait until [`Event::TrialStarted`](crate::observe::Event::TrialStarted) tells of it. While data are
+/// loaded at the start, commands wait.
 ///
 /// What is carried out is recorded in the journal like everything else, and a reply comes once that
 /// is durable: a command that was answered holds after a crash too. So a
