@@ -8,7 +8,7 @@
 use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType::{self, Float32};
 
-use super::node::{Fused, PIECE, Parts, dims, for_each_piece, input, output, refused};
+use super::node::{Fused, back_by_elements};
 
 /// Inputs: the gradient by the output, the output. Output: the gradient by the input, which is
 /// the former times 1 where the latter is not 0, else times 0.
@@ -28,19 +28,7 @@ impl Fused for ReluGradient {
 
 impl Kernel for ReluGradient {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        let name = Self::NAME;
-        let (dy, y) = (input(context, name, 0)?, input(context, name, 1)?);
-        let (shape, dy) = dy.try_extract_tensor::<f32>()?;
-        let (_, y) = y.try_extract_tensor::<f32>()?;
-        if y.len() != dy.len() {
-            return Err(refused(name, "its inputs differ in size"));
-        }
-        let mut dx = output(context, name, 0, &dims(shape))?;
-        let dx = Parts::of(dx.try_extract_tensor_mut::<f32>()?.1);
-        for_each_piece(context, dy.len(), PIECE, 3 * dy.len(), |range| {
-            let (dy, y) = (&dy[range.clone()], &y[range.clone()]);
-            // SAFETY: each piece is another part.
-            let dx = unsafe { dx.part(range) };
+        back_by_elements(context, Self::NAME, 3, |dy, y, dx| {
             fastest!(mask(dy: &[f32], y: &[f32], dx: &mut [f32]));
         })
     }

@@ -171,3 +171,27 @@ pub(super) fn for_each_piece(
         each(piece * size..length.min((piece + 1) * size));
     })
 }
+
+/// The gradient of an operator that treats each element by itself: `each` makes a piece of it of what
+/// comes back through the output, and of another input of that shape. An element costs as much as
+/// `work` elements that are copied.
+pub(super) fn back_by_elements(
+    context: &ComputeContext,
+    name: &str,
+    work: usize,
+    each: impl Fn(&[f32], &[f32], &mut [f32]) + Sync + Send,
+) -> ort::Result<()> {
+    let (dy, other) = (input(context, name, 0)?, input(context, name, 1)?);
+    let (shape, dy) = dy.try_extract_tensor::<f32>()?;
+    let (_, other) = other.try_extract_tensor::<f32>()?;
+    if other.len() != dy.len() {
+        return Err(refused(name, "its inputs differ in size"));
+    }
+    let mut dx = output(context, name, 0, &dims(shape))?;
+    let dx = Parts::of(dx.try_extract_tensor_mut::<f32>()?.1);
+    for_each_piece(context, dy.len(), PIECE, work * dy.len(), |range| {
+        // SAFETY: each piece is another part.
+        let dx = unsafe { dx.part(range.clone()) };
+        each(&dy[range.clone()], &other[range], dx);
+    })
+}

@@ -9,7 +9,7 @@ use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType::{self, Float32};
 
 use super::exponential::sigmoid;
-use super::node::{Fused, PIECE, Parts, dims, for_each_piece, input, output, refused};
+use super::node::{Fused, PIECE, Parts, back_by_elements, dims, for_each_piece, input, output};
 
 /// Input: `x`. Output: `x sigmoid(x)` (Hendrycks and Gimpel 2016; Elfwing, Uchibe and Doya 2018).
 pub(crate) const SILU: &str = "ai.cerebro.Silu";
@@ -77,19 +77,7 @@ impl Fused for SiluGradient {
 
 impl Kernel for SiluGradient {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        let name = Self::NAME;
-        let (dy, x) = (input(context, name, 0)?, input(context, name, 1)?);
-        let (shape, dy) = dy.try_extract_tensor::<f32>()?;
-        let (_, x) = x.try_extract_tensor::<f32>()?;
-        if x.len() != dy.len() {
-            return Err(refused(name, "its inputs differ in size"));
-        }
-        let mut dx = output(context, name, 0, &dims(shape))?;
-        let dx = Parts::of(dx.try_extract_tensor_mut::<f32>()?.1);
-        for_each_piece(context, x.len(), PIECE, 4 * x.len(), |range| {
-            // SAFETY: each piece is another part.
-            let dx = unsafe { dx.part(range.clone()) };
-            let (dy, x) = (&dy[range.clone()], &x[range]);
+        back_by_elements(context, Self::NAME, 4, |dy, x, dx| {
             fastest!(back(dy: &[f32], x: &[f32], dx: &mut [f32]));
         })
     }
