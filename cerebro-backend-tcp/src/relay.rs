@@ -33,10 +33,13 @@ pub(crate) async fn relay(cluster: &Cluster, trial: TrialId, version: u64) {
         Err(reason) => {
             tracing::warn!(%trial, version, reason, "a State is taken for lost");
             for &holder in &holders {
-                if let Holder::Worker(worker) = holder {
+                if let Holder::Worker(id) = holder {
                     let what =
                         format!("version {version} of {trial} cannot be had from it: {reason}");
-                    cluster.trouble(worker, what);
+                    cluster.trouble(id, what);
+                    if let Some(worker) = cluster.books().workers.get_mut(&id) {
+                        worker.missed += 1;
+                    }
                 }
                 cluster.books().ledger.missed(name, holder);
             }

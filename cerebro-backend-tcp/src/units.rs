@@ -112,7 +112,8 @@ pub(crate) async fn bring_back(
     Ok(())
 }
 
-/// A worker that holds `partition`, the preferred one if it does; waits for one if need be.
+/// A worker that holds `partition`, the preferred one if it does, else the one from which States can
+/// best be had; waits for one if need be.
 async fn holder(
     cluster: &Cluster,
     partition: PartitionId,
@@ -127,13 +128,12 @@ async fn holder(
             let reason = "it left while a State was made again".to_owned();
             return Some(Err(UnitError::WorkerLost { worker: preferred, reason }));
         }
-        let mut holders = books
+        let holders = books
             .workers
             .iter()
-            .filter(|(_, worker)| worker.status == Status::Serving && worker.holds(partition))
-            .map(|(&id, _)| id);
-        let own = holders.clone().find(|&id| Some(id) == preferred);
-        own.or_else(|| holders.next()).map(Ok)
+            .filter(|(_, worker)| worker.status == Status::Serving && worker.holds(partition));
+        let best = holders.min_by_key(|(id, worker)| (Some(**id) != preferred, worker.missed));
+        best.map(|(&id, _)| Ok(id))
     });
     tokio::select! {
         found = found => found.unwrap_or_else(|| {

@@ -65,6 +65,7 @@ impl Cluster {
             holdings,
             loading: BTreeSet::new(),
             status: Status::New,
+            missed: 0,
             instance: register.instance,
             identity,
             to,

@@ -112,6 +112,8 @@ pub(crate) struct Worker {
     holdings: BTreeMap<String, BTreeSet<PartitionId>>,
     pub(crate) loading: BTreeSet<PartitionId>,
     pub(crate) status: Status,
+    /// How often a State that it held could not be had from it.
+    pub(crate) missed: u32,
     instance: u64,
     /// Who its certificate says that it is.
     identity: Identity,
