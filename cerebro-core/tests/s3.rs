@@ -9,7 +9,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,6 +26,7 @@ use cerebro_core::store::StoreError;
 use cerebro_core::testing::{self, Tally};
 use cerebro_core::{Config, Model, Objective, Seed, Slot, Space, Split};
 use futures::executor::block_on;
+use support::process::Process;
 
 const BUCKET: &str = "cerebro";
 /// Set in the process that does the work: what credentials and endpoints come from.
@@ -48,17 +49,7 @@ print(address, flush=True)
 sys.stdin.read()
 "#;
 
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn serve(python: &Path) -> (Server, String) {
+fn serve(python: &Path) -> (Process, String) {
     let mut child = Command::new("python3")
         .args(["-c", SERVER])
         .env("PYTHONPATH", python)
@@ -69,7 +60,7 @@ fn serve(python: &Path) -> (Server, String) {
     let mut address = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
     assert!(address.starts_with("http://127.0.0.1:"), "the server says {address:?}");
-    (Server(child), address.trim().to_owned())
+    (Process(child), address.trim().to_owned())
 }
 
 /// Runs the test again in a process whose environment names the server, as a user's would.

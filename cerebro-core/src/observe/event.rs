@@ -20,6 +20,10 @@ use crate::seed::Seed;
 pub enum Event {
     /// The workers are there and hold their partitions: training begins.
     ExperimentStarted {
+        /// What tells it from every other experiment, if it is kept in a store: the same each time that
+        /// it is resumed.
+        #[serde(default)]
+        id: Option<String>,
         /// The experiment's name.
         name: String,
         /// The experiment's seed.

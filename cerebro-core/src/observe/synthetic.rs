@@ -138,6 +138,7 @@ impl Simulation {
         }
         let workers = (0..self.size.workers).map(|number| self.worker(number)).collect();
         self.tell(Event::ExperimentStarted {
+            id: Some("5eed".to_owned()),
             name: "digits <of> & \"hands\"".to_owned(),
             seed: Seed(7),
             objective: Objective::maximize("accuracy"),

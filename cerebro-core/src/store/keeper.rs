@@ -59,6 +59,8 @@ pub(crate) struct Opened {
     pub(crate) keeper: Box<dyn Keeper>,
     pub(crate) archive: Arc<dyn Archive>,
     pub(crate) said: mpsc::UnboundedReceiver<Said>,
+    /// What tells the experiment from every other one.
+    pub(crate) id: String,
     pub(crate) records: Vec<Record>,
     /// What was found amiss and put right.
     pub(crate) warnings: Vec<String>,

@@ -16,8 +16,8 @@ use crate::data::Location;
 
 const SPECIFICATION: &str = "experiment.json";
 
-/// The records that were found, and what was amiss.
-type Found = (Vec<Record>, Vec<String>);
+/// The experiment's id, the records that were found, and what was amiss.
+type Found = (String, Vec<Record>, Vec<String>);
 
 /// What a store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +35,9 @@ pub(crate) fn open(location: Location, purpose: Purpose, expiry: Duration) -> Op
             let archive = Arc::new(LocationArchive { location: location.clone() });
             let opening = opening(location, purpose, expiry, specification);
             let (service, said, found) = service::start(opening).await?;
-            let (records, warnings) = found;
+            let (id, records, warnings) = found;
             let keeper = Box::new(service);
-            Ok(Opened { keeper, archive, said, records, warnings })
+            Ok(Opened { keeper, archive, said, id, records, warnings })
         }
         .boxed()
     })
@@ -71,7 +71,8 @@ async fn opening(
     };
     let (journal, records, warnings) = begun;
     let desk = Desk { objects, lease, expiry, journal };
-    Ok((desk, (records, warnings)))
+    let id = recorded.map_or(specification.id, |recorded| recorded.id);
+    Ok((desk, (id, records, warnings)))
 }
 
 async fn begin(

@@ -56,6 +56,9 @@ pub(crate) struct Checkpoint {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Specification {
     pub(crate) format: u32,
+    /// What tells the experiment from every other one; drawn as it begins.
+    #[serde(default)]
+    pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) seed: Seed,
     pub(crate) objective: Objective,

@@ -1,6 +1,7 @@
 //! The start of an experiment: the store is opened, the data are loaded, what was is taken up.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -44,7 +45,8 @@ impl Driver {
         let scheduler = Scheduler::new(experiment.policy.clone(), experiment.seed, &specs)?;
         let mut summary = Summary::default();
         let mut ledger = ledger(&experiment, search);
-        let (durable, records) = opened(&experiment, &*ledger.search, open, &mut summary).await?;
+        let opened = opened(&experiment, &*ledger.search, open, &mut summary).await?;
+        let (durable, id, records) = opened;
         for (number, record) in records.iter().enumerate() {
             ledger.replay(number as u64, record)?;
         }
@@ -84,6 +86,7 @@ impl Driver {
             driver.scheduler.worker_joined(&worker_spec(worker))?;
         }
         driver.tell(Event::ExperimentStarted {
+            id,
             name: driver.experiment.name.clone(),
             seed: driver.experiment.seed,
             objective: driver.ledger.objective.clone(),
@@ -235,16 +238,17 @@ fn ledger(setup: &Setup, search: Box<dyn Search>) -> Ledger {
         .with_retention(setup.retention)
 }
 
-/// Opens the store, if there is one, and gives what was recorded there.
+/// Opens the store, if there is one, and gives the experiment's id and what was recorded there.
 async fn opened(
     setup: &Setup,
     search: &dyn Search,
     open: Option<Open>,
     summary: &mut Summary,
-) -> Result<(Durable, Vec<Record>), ExperimentError> {
-    let Some(open) = open else { return Ok((Durable::default(), Vec::new())) };
+) -> Result<(Durable, Option<String>, Vec<Record>), ExperimentError> {
+    let Some(open) = open else { return Ok((Durable::default(), None, Vec::new())) };
     let specification = Specification {
         format: FORMAT,
+        id: format!("{:016x}", drawn()),
         name: setup.name.clone(),
         seed: setup.seed,
         objective: setup.objective.clone(),
@@ -261,8 +265,16 @@ async fn opened(
         tracing::warn!("{warning}");
         summary.warnings.push(warning);
     }
-    let records = std::mem::take(&mut opened.records);
-    Ok((Durable::new(opened, records.len() as u64), records))
+    let (id, records) = (std::mem::take(&mut opened.id), std::mem::take(&mut opened.records));
+    let id = Some(id).filter(|id| !id.is_empty());
+    Ok((Durable::new(opened, records.len() as u64), id, records))
+}
+
+/// A number that no other experiment draws. It has no part in what is computed.
+fn drawn() -> u64 {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.finish()
 }
 
 /// Starts the backend and shows observers how it loads the data. Also gives what workers said of

@@ -2,6 +2,7 @@
 //!
 //! Source: "REST API", version 2.0, of MLflow's documentation.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,7 +13,9 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// The pauses before a call is tried again that did not come through.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 /// An answer of more bytes than this is not read to its end.
-const LONGEST_ANSWER: u64 = 1 << 20;
+const LONGEST_ANSWER: u64 = 16 << 20;
+/// The runs that are asked for at once.
+const PAGE: u32 = 1000;
 
 /// Why an MLflow server could not be told.
 #[derive(Debug, Error)]
@@ -67,6 +70,17 @@ pub(super) enum RunStatus {
     Finished,
     Failed,
     Killed,
+}
+
+/// A run that is on the server already.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    pub(super) id: String,
+    pub(super) ended: bool,
+    pub(super) params: BTreeMap<String, String>,
+    pub(super) tags: BTreeMap<String, String>,
+    /// The last step of any metric.
+    pub(super) step: u32,
 }
 
 /// What is logged of a run at once.
@@ -155,6 +169,32 @@ impl Api {
         self.id(what, &answer, "/run/info/run_id")
     }
 
+    /// The runs of an experiment that have the tag `key` with this value, which is a word.
+    pub(super) fn runs(
+        &self,
+        experiment: &str,
+        key: &str,
+        value: &str,
+    ) -> Result<Vec<Found>, MlFlowError> {
+        let what = "find runs";
+        let mut asked = json!({
+            "experiment_ids": [experiment],
+            "filter": format!("tags.`{key}` = '{value}'"),
+            "max_results": PAGE,
+        });
+        let mut runs = Vec::new();
+        loop {
+            let answer = self.call(what, "runs/search", &asked)?;
+            for run in answer["runs"].as_array().into_iter().flatten() {
+                runs.push(found(run, self.id(what, run, "/info/run_id")?));
+            }
+            match answer["next_page_token"].as_str() {
+                None | Some("") => return Ok(runs),
+                Some(token) => asked["page_token"] = token.into(),
+            }
+        }
+    }
+
     /// Logs what there is of a run.
     pub(super) fn log(&self, run: &str, batch: &Batch) -> Result<(), MlFlowError> {
         let metric = |(key, value, at, step): &(String, f64, u64, u32)| json!({ "key": key, "value": number(*value), "timestamp": at, "step": step });
@@ -165,6 +205,12 @@ impl Api {
             "tags": pairs(&batch.tags),
         });
         self.call("log a run", "runs/log-batch", &asked).map(drop)
+    }
+
+    /// Has a run go on that had ended.
+    pub(super) fn reopen_run(&self, run: &str) -> Result<(), MlFlowError> {
+        let asked = json!({ "run_id": run, "status": "RUNNING" });
+        self.call("go on with a run", "runs/update", &asked).map(drop)
     }
 
     /// Ends a run.
@@ -252,6 +298,30 @@ fn never_arrived(error: &ureq::Error) -> bool {
         ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
         _ => false,
     }
+}
+
+/// The run that the server describes, as far as it does.
+fn found(run: &Value, id: String) -> Found {
+    let listed = |of: &'static str| run["data"][of].as_array().into_iter().flatten();
+    let texts = |of| {
+        let text = |pair: &Value| {
+            Some((pair["key"].as_str()?.to_owned(), pair["value"].as_str()?.to_owned()))
+        };
+        listed(of).filter_map(text).collect()
+    };
+    Found {
+        id,
+        ended: run["info"]["status"] != "RUNNING",
+        params: texts("params"),
+        tags: texts("tags"),
+        step: listed("metrics").filter_map(step).max().unwrap_or(0),
+    }
+}
+
+/// The step of a metric, which protobuf may write as a text.
+fn step(metric: &Value) -> Option<u32> {
+    let step = &metric["step"];
+    step.as_u64().or_else(|| step.as_str()?.parse().ok())?.try_into().ok()
 }
 
 fn pairs(pairs: &[(String, String)]) -> Value {

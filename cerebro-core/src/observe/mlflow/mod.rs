@@ -17,8 +17,9 @@ use super::{Event, ObserveError, Observer};
 ///
 /// The experiment is a run, and each trial a run nested in it: its Config as parameters, the
 /// training and validation metrics of each epoch by epoch, how it ended as status and tags. A
-/// trial's clones name their parent in the tag `cerebro.cloned_from`. A resumed experiment is a new
-/// run that holds what was done before, too.
+/// trial's clones name their parent in the tag `cerebro.cloned_from`. A resumed experiment goes on in
+/// the runs that it began, which it finds by the tag `cerebro.experiment`; if they are gone it makes
+/// new ones, that hold what was done before, too.
 ///
 /// Calls are made on a thread of the observer's own, so a slow server does not slow training down;
 /// the end of the experiment waits until everything is told. If the server cannot be reached any

@@ -1,12 +1,12 @@
 //! What events become on the server; runs on a thread of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::api::{Api, Batch, MlFlowError, RunStatus};
+use super::api::{Api, Batch, Found, MlFlowError, RunStatus};
 use crate::config::Config;
-use crate::experiment::EpochRecord;
+use crate::experiment::{EpochRecord, TrialRecord};
 use crate::id::TrialId;
 use crate::metric::Metrics;
 use crate::observe::{Event, Outcome, Summary, TrialStatus};
@@ -16,16 +16,27 @@ const MOST_METRICS: usize = 1000;
 /// The server refuses longer values of parameters and tags.
 const LONGEST_VALUE: usize = 5000;
 
+/// On every run of an experiment that is in a store: the experiment's id.
+const EXPERIMENT: &str = "cerebro.experiment";
+/// On the runs of trials beside it: the trial.
+const TRIAL: &str = "cerebro.trial";
+/// How a trial stands.
+const STATUS: &str = "cerebro.status";
+
 /// An event, and when it happened in milliseconds since 1970.
 pub(super) type Told = (u64, Event);
 
 pub(super) struct Recorder {
     api: Api,
     experiment: String,
+    /// What tells the experiment from every other one, if it is in a store.
+    id: Option<String>,
     /// The run of the whole experiment.
     whole: Option<String>,
-    /// The runs of trials that have not ended.
-    open: BTreeMap<TrialId, String>,
+    /// The runs that trials had when the experiment was resumed.
+    earlier: BTreeMap<String, Found>,
+    /// The trials whose runs have not ended.
+    open: BTreeSet<TrialId>,
     /// The runs of all trials.
     runs: BTreeMap<TrialId, String>,
     pending: BTreeMap<TrialId, Batch>,
@@ -36,8 +47,10 @@ impl Recorder {
         Self {
             api,
             experiment,
+            id: None,
             whole: None,
-            open: BTreeMap::new(),
+            earlier: BTreeMap::new(),
+            open: BTreeSet::new(),
             runs: BTreeMap::new(),
             pending: BTreeMap::new(),
         }
@@ -62,8 +75,12 @@ impl Recorder {
 
     fn take(&mut self, at: u64, event: &Event) -> Result<(), MlFlowError> {
         match event {
-            Event::ExperimentStarted { name, seed, objective, epochs, .. } => {
-                let run = self.api.start_run(&self.experiment, name, at, &[])?;
+            Event::ExperimentStarted { id, name, seed, objective, epochs, .. } => {
+                self.id.clone_from(id);
+                if self.find_runs()? {
+                    return Ok(());
+                }
+                let run = self.api.start_run(&self.experiment, name, at, &self.tags())?;
                 let params = vec![
                     ("seed".to_owned(), seed.0.to_string()),
                     ("objective".to_owned(), objective.to_string()),
@@ -74,16 +91,12 @@ impl Recorder {
             }
             Event::ExperimentResumed { trials, .. } => {
                 for trial in trials {
-                    self.start(at, trial.id, &trial.config, None)?;
-                    for epoch in &trial.history {
-                        let EpochRecord { epoch, train, validation, .. } = epoch;
-                        self.epoch(at, trial.id, *epoch, train, validation)?;
-                    }
-                    self.status(at, trial.id, &trial.status)?;
+                    self.take_up(at, trial)?;
                 }
             }
             Event::TrialStarted { trial, config, parent, .. } => {
                 self.start(at, *trial, config, *parent)?;
+                self.go_on(*trial)?;
             }
             Event::EpochCompleted { trial, epoch, train, validation, .. } => {
                 self.epoch(at, *trial, *epoch, train, validation)?;
@@ -101,22 +114,86 @@ impl Recorder {
         Ok(())
     }
 
+    fn tags(&self) -> Vec<(String, String)> {
+        self.id.iter().map(|id| (EXPERIMENT.to_owned(), id.clone())).collect()
+    }
+
+    /// Finds the runs that the experiment began before it was resumed, and goes on with its own.
+    fn find_runs(&mut self) -> Result<bool, MlFlowError> {
+        let Some(id) = &self.id else { return Ok(false) };
+        for run in self.api.runs(&self.experiment, EXPERIMENT, id)? {
+            match run.tags.get(TRIAL).cloned() {
+                Some(trial) => drop(self.earlier.insert(trial, run)),
+                None => self.whole = Some(run.id),
+            }
+        }
+        match &self.whole {
+            Some(run) => self.api.reopen_run(run)?,
+            // Its trials were nested in it.
+            None => self.earlier.clear(),
+        }
+        Ok(self.whole.is_some())
+    }
+
+    /// Goes on with the run of a trial, or makes one; it holds what the trial has trained, then.
+    fn take_up(&mut self, at: u64, trial: &TrialRecord) -> Result<(), MlFlowError> {
+        let found = self.start(at, trial.id, trial.config_of(1), trial.parent)?;
+        let known = found.as_ref().map_or(0, |run| run.step);
+        for EpochRecord { epoch, train, validation, .. } in &trial.history {
+            if *epoch > known {
+                self.epoch(at, trial.id, *epoch, train, validation)?;
+            }
+        }
+        let status = trial.status.to_string();
+        let is_told = |run: Found| run.ended && run.tags.get(STATUS) == Some(&status);
+        if trial.status.is_final() && found.is_some_and(is_told) {
+            // It keeps the time at which it ended.
+            return Ok(());
+        }
+        self.status(at, trial.id, &trial.status)
+    }
+
+    /// Starts the run of a trial, unless it has one with this Config.
     fn start(
         &mut self,
         at: u64,
         trial: TrialId,
         config: &Config,
         parent: Option<TrialId>,
-    ) -> Result<(), MlFlowError> {
-        let mut tags = Vec::new();
+    ) -> Result<Option<Found>, MlFlowError> {
+        let params = config.iter().map(|(name, value)| (key(name), short(value.to_string())));
+        let mut params: Vec<_> = params.collect();
+        let found = self.earlier.remove(&trial.to_string());
+        // Another Config is drawn for a trial that was not recorded if the space is narrower now.
+        let fits = |run: &Found| {
+            params.iter().all(|(key, value)| run.params.get(key).is_none_or(|held| held == value))
+        };
+        if let Some(run) = found.filter(fits) {
+            params.retain(|(key, _)| !run.params.contains_key(key));
+            self.pending.entry(trial).or_default().params.extend(params);
+            self.runs.insert(trial, run.id.clone());
+            if !run.ended {
+                self.open.insert(trial);
+            }
+            return Ok(Some(run));
+        }
+        let mut tags = self.tags();
+        tags.push((TRIAL.to_owned(), trial.to_string()));
         tags.extend(self.whole.iter().map(|run| ("mlflow.parentRunId".to_owned(), run.clone())));
         tags.extend(parent.map(|parent| ("cerebro.cloned_from".to_owned(), parent.to_string())));
         let run = self.api.start_run(&self.experiment, &trial.to_string(), at, &tags)?;
-        self.open.insert(trial, run.clone());
+        self.open.insert(trial);
         self.runs.insert(trial, run);
-        let params = config.iter().map(|(name, value)| (key(name), short(value.to_string())));
         self.pending.entry(trial).or_default().params.extend(params);
-        Ok(())
+        Ok(None)
+    }
+
+    /// Has the run of a trial go on if it had ended.
+    fn go_on(&mut self, trial: TrialId) -> Result<(), MlFlowError> {
+        match self.runs.get(&trial) {
+            Some(run) if self.open.insert(trial) => self.api.reopen_run(run),
+            _ => Ok(()),
+        }
     }
 
     fn epoch(
@@ -139,18 +216,19 @@ impl Recorder {
 
     fn status(&mut self, at: u64, trial: TrialId, status: &TrialStatus) -> Result<(), MlFlowError> {
         let tags = &mut self.pending.entry(trial).or_default().tags;
-        tags.push(("cerebro.status".to_owned(), status.to_string()));
+        tags.push((STATUS.to_owned(), status.to_string()));
         let ended = match status {
             TrialStatus::Completed | TrialStatus::Stopped => RunStatus::Finished,
             TrialStatus::Failed { reason } => {
                 tags.push(("cerebro.failure".to_owned(), short(reason.clone())));
                 RunStatus::Failed
             }
-            TrialStatus::Running | TrialStatus::Paused => return Ok(()),
+            TrialStatus::Running | TrialStatus::Paused => return self.go_on(trial),
         };
         self.flush()?;
-        match self.open.remove(&trial) {
-            Some(run) => self.api.end_run(&run, ended, at),
+        self.open.remove(&trial);
+        match self.runs.get(&trial) {
+            Some(run) => self.api.end_run(run, ended, at),
             None => Ok(()),
         }
     }
@@ -184,8 +262,10 @@ impl Recorder {
 
     /// Ends the runs of trials that have not ended as killed, and that of the experiment.
     fn end_all(&mut self, at: u64, status: RunStatus) -> Result<(), MlFlowError> {
-        while let Some((_, run)) = self.open.pop_first() {
-            self.api.end_run(&run, RunStatus::Killed, at)?;
+        while let Some(trial) = self.open.pop_first() {
+            if let Some(run) = self.runs.get(&trial) {
+                self.api.end_run(run, RunStatus::Killed, at)?;
+            }
         }
         match self.whole.take() {
             Some(run) => self.api.end_run(&run, status, at),
