@@ -51,7 +51,7 @@ pub fn run(options: &Options, stopper: impl FnOnce(ExperimentHandle)) -> Result<
         format!("cannot create the folder {}: {error}", plan.output.folder.display())
     })?;
 
-    let experiment = observed(plan.experiment, &plan.output, options.json)?;
+    let experiment = observed(plan.experiment, &plan.output, options)?;
     let experiment = match (plan.store, options.resume) {
         (Some(location), false) => experiment.store(location),
         (Some(location), true) => experiment.resume(location),
@@ -98,14 +98,19 @@ fn refused(asked: Vec<(Command, Reply<Answer>)>, handle: &ExperimentHandle) -> O
 fn observed(
     experiment: ExperimentBuilder,
     output: &Output,
-    json: bool,
+    options: &Options,
 ) -> Result<ExperimentBuilder, AnyError> {
     let at = |name: &str| output.folder.join(name);
     let mut experiment = experiment;
-    experiment =
-        if json { experiment.observer(Stdout) } else { experiment.observer(Progress::new()) };
+    experiment = if options.json {
+        experiment.observer(Stdout)
+    } else {
+        experiment.observer(Progress::new())
+    };
     if output.report {
-        experiment = experiment.observer(HtmlReport::create(at("report.html"))?.every(REPORT));
+        let report = HtmlReport::create(at("report.html"))?.every(REPORT);
+        let report = if options.resume { report.after(at("events.jsonl")) } else { report };
+        experiment = experiment.observer(report);
     }
     if output.events {
         experiment = experiment.observer(JsonLines::create(at("events.jsonl"))?);
@@ -158,8 +163,8 @@ fn advised(error: ExperimentError, options: &Options) -> AnyError {
         )
         .into(),
         ExperimentError::Store(StoreError::ChangedEpochs { recorded, found }) => format!(
-            "the experiment cannot go on: its trials had {recorded} epochs when it began, and {file} \
-             says {found}; write `epochs = {recorded}` and go on by \
+            "the experiment cannot go on: it began with `epochs = {recorded}`, and {file} says \
+             {found}; write `epochs = {recorded}` and go on by \
              `tune {file} --resume --extend-epochs {found}`"
         )
         .into(),

@@ -1,6 +1,8 @@
 //! A file with `kind = "tcp"`: the driver and its workers are processes of their own, the driver is
 //! killed and resumed, and the best model has the bits that workers of one process give it.
 
+mod support;
+
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,50 +13,6 @@ use cerebro_tune::arguments::Options;
 use cerebro_tune::run;
 use serde_json::Value;
 use tokio::net::TcpSocket;
-
-const FILE: &str = r#"
-epochs = 4
-objective = { maximize = "accuracy" }
-policy = "seeded"
-
-[data]
-url = "data"
-
-[data.prepare]
-source = { parquet = "DIGITS" }
-partitions = 3
-validation = 0.2
-stratify = "label"
-
-[data.prepare.tensors]
-pixels = { columns = ["pixels"], normalize = "min_max", scope = "tensor" }
-label = { columns = ["label"], classes = 10 }
-
-[model]
-network = { builder = "mlp", inputs = 64, hidden = "hidden", outputs = 10 }
-loss = "cross_entropy"
-metrics = ["accuracy"]
-input = "pixels"
-target = "label"
-defaults = { optimizer = "adamw", batch_size = 32 }
-
-[space]
-hidden = { choice = [[16], [32]] }
-learning_rate = { loguniform = [1e-3, 1e-1] }
-
-[search]
-kind = "asha"
-trials = 6
-reduction = 2
-
-[store]
-url = "store"
-
-[output]
-folder = "out"
-
-[backend]
-"#;
 
 /// The driver is killed after so many epochs, each time.
 const EPOCHS_BEFORE_KILLS: [usize; 2] = [3, 4];
@@ -110,9 +68,13 @@ fn reserved() -> (TcpSocket, SocketAddr) {
 }
 
 fn write(folder: &Path, backend: &str) -> PathBuf {
-    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/data/digits.parquet");
     let file = folder.join("digits.toml");
-    std::fs::write(&file, format!("{}{backend}", FILE.replace("DIGITS", digits))).unwrap();
+    let text = support::file()
+        .replace("epochs = 2", "epochs = 4")
+        .replace("\npartitions = 2", "\npartitions = 3")
+        .replace("\"random\"\ntrials = 4", "\"asha\"\ntrials = 6\nreduction = 2")
+        .replace("kind = \"local\"\nworkers = 2\n", backend);
+    std::fs::write(&file, text).unwrap();
     file
 }
 

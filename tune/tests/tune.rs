@@ -1,65 +1,13 @@
 //! Experiments from TOML files: a real run, and every way in which a file can be wrong.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 
 use cerebro_core::observe::{Event, read_events};
 use cerebro_tune::arguments::Options;
 use cerebro_tune::{Plan, run};
-
-/// A file that is in order; what tests change of it stands once.
-const FILE: &str = r#"
-name = "digits"
-seed = 7
-epochs = 2
-objective = { maximize = "accuracy" }
-policy = "seeded"
-
-[data]
-url = "data"
-
-[data.prepare]
-source = { parquet = "DIGITS" }
-partitions = 2
-validation = 0.2
-stratify = "label"
-
-[data.prepare.tensors]
-pixels = { columns = ["pixels"], normalize = "min_max", scope = "tensor" }
-label = { columns = ["label"], classes = 10 }
-
-[model]
-network = { builder = "mlp", inputs = 64, hidden = "hidden", outputs = 10 }
-loss = "cross_entropy"
-metrics = ["accuracy"]
-input = "pixels"
-target = "label"
-
-[space]
-hidden = { choice = [[16], [32]] }
-batch_size = { choice = [16, 32] }
-optimizer = { choice = ["sgd", "adamw"] }
-learning_rate = { loguniform = [1e-3, 1e-1] }
-momentum = { uniform = [0.0, 0.9], when = { optimizer = "sgd" } }
-
-[search]
-kind = "random"
-trials = 4
-
-[backend]
-kind = "local"
-workers = 2
-
-[store]
-url = "store"
-
-[output]
-folder = "out"
-"#;
-
-fn file() -> String {
-    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/data/digits.parquet");
-    FILE.replace("DIGITS", digits)
-}
+use support::file;
 
 /// What is said of the file in which `from` is replaced by `to`, and the place that it names.
 fn refused(from: &str, to: &str) -> (String, (usize, usize)) {
@@ -379,10 +327,10 @@ fn the_search_cma_es_is_refused_a_space_with_choices_and_takes_others() {
     );
     let numbers = "[space]\nlearning_rate = { loguniform = [1e-3, 1e-1] }\n\
                    momentum = { uniform = [0.0, 0.9] }\n\n[search]";
-    let file = file();
-    let (start, end) = (file.find("[space]").unwrap(), file.find("[search]").unwrap());
-    let text = file
-        .replace(&file[start..end], &numbers.replace("[search]", ""))
+    let text = file();
+    let (start, end) = (text.find("[space]").unwrap(), text.find("[search]").unwrap());
+    let text = text
+        .replace(&text[start..end], &numbers.replace("[search]", ""))
         .replace("hidden = \"hidden\"", "hidden = [16]")
         .replace("[space]", "[model.defaults]\noptimizer = \"sgd\"\nbatch_size = 16\n\n[space]")
         .replace("kind = \"random\"\ntrials = 4", search);
@@ -424,7 +372,7 @@ fn a_file_runs_to_a_model_and_the_same_file_to_the_same_results() {
     let mut results = Vec::new();
     for (folder, workers) in folders.iter().zip([None, Some(1)]) {
         let file = folder.path().join("digits.toml");
-        std::fs::write(&file, self::file()).unwrap();
+        std::fs::write(&file, support::file()).unwrap();
         run::run(&Options { workers, ..options(file) }, |_| ()).unwrap();
         let out = folder.path().join("out");
         for name in ["best.onnx", "best.safetensors", "report.html", "events.jsonl", "logs"] {
@@ -441,7 +389,7 @@ fn a_file_runs_to_a_model_and_the_same_file_to_the_same_results() {
 fn a_finished_experiment_is_resumed_without_training_and_not_begun_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("digits.toml");
-    std::fs::write(&file, self::file()).unwrap();
+    std::fs::write(&file, support::file()).unwrap();
     run::run(&options(file.clone()), |_| ()).unwrap();
     let again = run::run(&options(file.clone()), |_| ()).unwrap_err().to_string();
     assert!(again.contains("store"), "{again}");
@@ -449,36 +397,37 @@ fn a_finished_experiment_is_resumed_without_training_and_not_begun_again() {
 
     let resumed = Options { resume: true, ..options(file.clone()) };
     run::run(&resumed, |_| ()).unwrap();
-    assert!(values(&folder.path().join("out/events.jsonl")).is_empty(), "nothing trains again");
+    // Events of all runs are in the file, one run after the other.
+    let trained = || values(&folder.path().join("out/events.jsonl"));
+    assert_eq!(trained().len(), 8, "nothing trains again");
 
     let asked = |words: &str| vec![words.split(' ').map(str::to_owned).collect()];
     let extended = Options { asked: asked("extend trials 1"), ..resumed.clone() };
     run::run(&extended, |_| ()).unwrap();
-    let trained = values(&folder.path().join("out/events.jsonl"));
-    assert_eq!(
-        trained.iter().map(|(trial, epoch, _)| (*trial, *epoch)).collect::<Vec<_>>(),
-        [(4, 1), (4, 2)]
-    );
+    assert_eq!(trained().len(), 10);
+    assert_eq!(trained()[8..].iter().map(|(trial, ..)| *trial).collect::<Vec<_>>(), [4, 4]);
     let extended = Options { asked: asked("extend epochs 3"), ..resumed.clone() };
     run::run(&extended, |_| ()).unwrap();
-    let trained = values(&folder.path().join("out/events.jsonl"));
-    assert_eq!(trained.iter().map(|(_, epoch, _)| *epoch).collect::<Vec<_>>(), [3; 5]);
+    let all: Vec<_> = (0..5).flat_map(|trial| (1..=3).map(move |epoch| (trial, epoch))).collect();
+    assert_eq!(trained().iter().map(|(trial, epoch, _)| (*trial, *epoch)).collect::<Vec<_>>(), all);
+    let report = std::fs::read_to_string(folder.path().join("out/report.html")).unwrap();
+    assert!(report.contains("\"unseen_epochs\":0"), "the schedule has all runs");
     let refused = Options { asked: asked("extend epochs 2"), ..resumed.clone() };
     let refused = run::run(&refused, |_| ()).unwrap_err().to_string();
     assert!(refused.starts_with("cannot extend to 2 epochs: "), "{refused}");
 
-    let text = self::file().replace("trials = 4", "trials = 5");
+    let text = support::file().replace("trials = 4", "trials = 5");
     std::fs::write(&file, text).unwrap();
     let changed = run::run(&resumed, |_| ()).unwrap_err().to_string();
     assert!(changed.contains("the search with its space"), "{changed}");
     assert!(changed.contains("--extend-trials"), "{changed}");
 
-    let text = self::file().replace("validation = 0.2", "validation = 0.3");
+    let text = support::file().replace("validation = 0.2", "validation = 0.3");
     std::fs::write(&file, text).unwrap();
     let changed = run::run(&resumed, |_| ()).unwrap_err().to_string();
     assert!(changed.contains("partition-0 is not what it was"), "{changed}");
 
-    let text = self::file().replace("[store]\nurl = \"store\"\n", "");
+    let text = support::file().replace("[store]\nurl = \"store\"\n", "");
     std::fs::write(&file, text).unwrap();
     let nothing = run::run(&resumed, |_| ()).unwrap_err().to_string();
     assert!(nothing.contains("nothing to resume"), "{nothing}");

@@ -18,6 +18,8 @@ const MOST_BARS: usize = 20_000;
 /// What the report needs to know of an experiment.
 #[derive(Debug)]
 pub(super) struct History {
+    /// Of the experiment, if it is in a store.
+    id: Option<String>,
     pub(super) name: String,
     pub(super) seed: Seed,
     pub(super) objective: Objective,
@@ -30,11 +32,23 @@ pub(super) struct History {
     pub(super) loads: Vec<Load>,
     pub(super) bars: Vec<Bar>,
     pub(super) bars_left_out: u64,
-    /// The figures so far; those of the driver once it has ended.
+    /// The figures of the latest process so far; those of the driver once it has ended.
     pub(super) summary: Summary,
     pub(super) finished: bool,
-    pub(super) started: Duration,
+    /// When the first process started that is known, and when the latest one did.
+    pub(super) started: Option<Duration>,
+    latest_start: Duration,
     pub(super) now: Duration,
+    /// When the experiment was taken up from its store.
+    pub(super) resumed: Vec<Duration>,
+    /// Epochs that were complete by then, and whose units are not known.
+    pub(super) unseen_epochs: u64,
+    /// Where the clock of the latest process begins: one process is drawn after the other.
+    offset: Duration,
+    /// The trials as the process before knew them.
+    earlier: BTreeMap<TrialId, TrialHistory>,
+    /// What was loaded since the last other event, by the clock of its process.
+    loading: Vec<Load>,
     open: HashMap<(Unit, WorkerId), Open>,
     /// What the clone starts with that was asked for last.
     asked: Start,
@@ -84,6 +98,12 @@ impl TrialHistory {
     /// The Config that its best value is of.
     pub(super) fn config(&self) -> &Config {
         self.best_config.as_ref().unwrap_or(&self.config)
+    }
+
+    /// When it completed an epoch.
+    fn completed(&self, epoch: u32) -> Option<Duration> {
+        let found = self.curve.binary_search_by_key(&epoch, |point| point.epoch);
+        found.ok().map(|index| self.curve[index].at)
     }
 }
 
@@ -137,6 +157,7 @@ struct Open {
 impl Default for History {
     fn default() -> Self {
         Self {
+            id: None,
             name: String::new(),
             seed: Seed(0),
             objective: Objective { metric: String::new(), direction: Direction::Minimize },
@@ -150,8 +171,14 @@ impl Default for History {
             bars_left_out: 0,
             summary: Summary::default(),
             finished: false,
-            started: Duration::ZERO,
+            started: None,
+            latest_start: Duration::ZERO,
             now: Duration::ZERO,
+            resumed: Vec::new(),
+            unseen_epochs: 0,
+            offset: Duration::ZERO,
+            earlier: BTreeMap::new(),
+            loading: Vec::new(),
             open: HashMap::new(),
             asked: Start::Latest,
         }
@@ -160,31 +187,52 @@ impl Default for History {
 
 impl History {
     pub(super) fn observe(&mut self, at: Duration, event: &Event) {
+        match event {
+            // The first loads of a process come before it has said what it starts.
+            Event::PartitionLoaded { worker, partition, took, .. } => {
+                let from = at.saturating_sub(*took);
+                self.loading.push(Load { worker: *worker, partition: *partition, from, to: at });
+                return;
+            }
+            Event::ExperimentStarted { id, .. } if self.started.is_some() => {
+                self.start_again(id.as_deref());
+            }
+            _ => {}
+        }
+        let offset = self.offset;
+        let at = at + offset;
+        let shifted = |load: Load| Load { from: load.from + offset, to: load.to + offset, ..load };
+        self.loads.extend(self.loading.drain(..).map(shifted));
         self.now = self.now.max(at);
         if !self.finished {
-            self.summary.wall = self.now.saturating_sub(self.started);
+            self.summary.wall = self.now.saturating_sub(self.latest_start);
         }
         match event {
             Event::ExperimentStarted {
-                name, seed, objective, epochs, workers, partitions, ..
+                id,
+                name,
+                seed,
+                objective,
+                epochs,
+                workers,
+                partitions,
+                ..
             } => {
+                self.id.clone_from(id);
                 self.name.clone_from(name);
                 self.seed = *seed;
                 self.objective = objective.clone();
                 self.epochs = *epochs;
                 self.partitions.clone_from(partitions);
-                self.started = at;
-                self.summary.loading = at;
+                self.started.get_or_insert(at);
+                self.latest_start = at;
+                self.summary.loading = at.saturating_sub(offset);
                 for worker in workers {
                     self.joined(at, worker);
                 }
             }
             Event::WorkerJoined { worker } => self.joined(at, worker),
             Event::WorkerLost { worker, reason, .. } => self.lost(at, *worker, reason),
-            Event::PartitionLoaded { worker, partition, took, .. } => {
-                let from = at.saturating_sub(*took);
-                self.loads.push(Load { worker: *worker, partition: *partition, from, to: at });
-            }
             Event::UnitStarted { unit, worker, hop_from, .. } => {
                 let lanes = self.workers.get_mut(worker).map(|worker| &mut worker.lanes);
                 let lane = lanes.map_or(0, take_lane);
@@ -242,13 +290,12 @@ impl History {
             }
             Event::TrialStatus { trial, status } => self.status(at, *trial, status),
             Event::ExperimentEnded { summary } => {
-                for (unit, worker) in self.open.keys().copied().collect::<Vec<_>>() {
-                    self.close(at, unit, worker, Duration::ZERO, BarEnd::Open);
-                }
+                self.close_all(at);
                 self.summary = summary.clone();
                 self.finished = true;
             }
             Event::ExperimentResumed { trials, .. } => {
+                self.resumed.push(at);
                 for trial in trials {
                     self.taken_up(at, trial);
                 }
@@ -256,7 +303,8 @@ impl History {
             Event::UnitSuperseded { unit, worker } => {
                 self.close(at, *unit, *worker, Duration::ZERO, BarEnd::Open);
             }
-            Event::WorkerDraining { .. }
+            Event::PartitionLoaded { .. }
+            | Event::WorkerDraining { .. }
             | Event::WorkerSlow { .. }
             | Event::FewTrials { .. }
             | Event::UnitProgress { .. }
@@ -273,8 +321,28 @@ impl History {
         }
     }
 
-    /// A trial of an earlier run of the experiment; what it did before is shown as of now.
+    /// Another process starts: it goes on with this experiment where the last one left it, or else with
+    /// one of which nothing is known yet.
+    fn start_again(&mut self, id: Option<&str>) {
+        if id.is_none() || self.id.as_deref() != id {
+            let loading = std::mem::take(&mut self.loading);
+            *self = Self { loading, ..Self::default() };
+            return;
+        }
+        self.close_all(self.now);
+        // Those that are there no more have no slots.
+        self.workers.values_mut().for_each(|worker| worker.info.slots = 0);
+        self.offset = self.now;
+        self.earlier = std::mem::take(&mut self.trials);
+        self.summary = Summary::default();
+        self.finished = false;
+    }
+
+    /// A trial of an earlier process. What it did before is shown as of then, where that is known, and
+    /// otherwise as of now.
     fn taken_up(&mut self, at: Duration, record: &TrialRecord) {
+        let earlier = self.earlier.remove(&record.id);
+        let earlier = earlier.as_ref();
         let warm = record.inherited.iter().any(|inherited| inherited.epoch == 0);
         let later = record.inherited.iter().filter(|inherited| inherited.epoch > 0);
         let history = TrialHistory {
@@ -283,23 +351,32 @@ impl History {
             parent: record.parent,
             cold: record.parent.is_some() && !warm,
             status: TrialStatus::Running,
-            started: at,
+            started: earlier.map_or(at, |earlier| earlier.started),
             ended: None,
             best: None,
             curve: Vec::new(),
             // A clone's first State is its parent's, which is shown as such.
-            exploits: later.map(|inherited| (at, inherited.source)).collect(),
+            exploits: later
+                .enumerate()
+                .map(|(index, inherited)| {
+                    let seen = earlier.and_then(|earlier| earlier.exploits.get(index));
+                    (seen.map_or(at, |(at, _)| *at), inherited.source)
+                })
+                .collect(),
         };
         self.trials.insert(record.id, history);
         for EpochRecord { epoch, train, validation, value, .. } in &record.history {
-            self.epoch(at, record.id, *epoch, [train, validation], *value);
+            let seen = earlier.and_then(|earlier| earlier.completed(*epoch));
+            self.unseen_epochs += u64::from(seen.is_none());
+            self.epoch(seen.unwrap_or(at), record.id, *epoch, [train, validation], *value);
         }
         if let Some(trial) = self.trials.get_mut(&record.id)
             && record.best_config() != &record.config
         {
             trial.best_config = Some(Config::clone(record.best_config()));
         }
-        self.status(at, record.id, &record.status);
+        let ended = earlier.and_then(|earlier| earlier.ended);
+        self.status(ended.unwrap_or(at), record.id, &record.status);
     }
 
     fn joined(&mut self, at: Duration, info: &WorkerInfo) {
@@ -329,6 +406,13 @@ impl History {
         }
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.absences.push(Absence { from: at, to: None, reason: reason.to_owned() });
+        }
+    }
+
+    /// Nobody waits for the ends of units that run.
+    fn close_all(&mut self, at: Duration) {
+        for (unit, worker) in self.open.keys().copied().collect::<Vec<_>>() {
+            self.close(at, unit, worker, Duration::ZERO, BarEnd::Open);
         }
     }
 
@@ -414,6 +498,8 @@ fn take_lane(lanes: &mut Vec<bool>) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::observe::TimedEvent;
     use crate::observe::synthetic::Synthetic;
@@ -440,6 +526,75 @@ mod tests {
         assert_eq!(ends.len(), 4);
         let computed: Duration = history.workers.values().map(|worker| worker.computed).sum();
         assert_eq!(computed, history.summary.training + history.summary.validating);
+    }
+
+    #[test]
+    fn what_was_before_an_experiment_was_resumed_is_shown_as_of_then_if_it_is_known() {
+        let mut events = Synthetic::default().events();
+        let start = |timed: &TimedEvent| matches!(timed.event, Event::ExperimentStarted { .. });
+        let start = events.iter().position(start).unwrap();
+        let at = events[start].at;
+        let mut epochs = 0;
+        let killed = events.iter().position(|timed| {
+            epochs += u64::from(matches!(timed.event, Event::EpochCompleted { .. }));
+            epochs == 9
+        });
+        let mut history = history(killed.unwrap() + 1);
+        let (left, open) = (history.now, history.open.len());
+        let (bars, loads) = (history.bars.len(), history.loads.len());
+        assert!(open > 0, "units run");
+        let times = |history: &History| -> Vec<Vec<Duration>> {
+            let times = |trial: &TrialHistory| trial.curve.iter().map(|point| point.at).collect();
+            history.trials.values().map(times).collect()
+        };
+        let before = times(&history);
+        let record = |(id, trial): (&TrialId, &TrialHistory)| TrialRecord {
+            id: *id,
+            config: Arc::new(trial.config.clone()),
+            seed: Seed(1),
+            status: trial.status.clone(),
+            history: (1..=trial.curve.len() as u32)
+                .map(|epoch| EpochRecord {
+                    epoch,
+                    train: Metrics::new(),
+                    validation: Metrics::new(),
+                    value: 0.5,
+                    version: u64::from(epoch),
+                    visit_order: Vec::new(),
+                })
+                .collect(),
+            best: None,
+            parent: trial.parent,
+            inherited: Vec::new(),
+        };
+        let trials: Vec<TrialRecord> = history.trials.iter().map(record).collect();
+        let mut resume = |history: &mut History, id: &str| {
+            if let Event::ExperimentStarted { id: of, .. } = &mut events[start].event {
+                *of = Some(id.to_owned());
+            }
+            for TimedEvent { at, event } in &events[..=start] {
+                history.observe(*at, event);
+            }
+            let (trials, warnings) = (trials.clone(), Vec::new());
+            history.observe(at, &Event::ExperimentResumed { trials, warnings });
+        };
+
+        resume(&mut history, "5eed");
+        assert_eq!((history.resumed.clone(), history.unseen_epochs), (vec![left + at], 0));
+        assert_eq!(times(&history), before);
+        assert_eq!((history.bars.len(), history.loads.len()), (bars + open, 2 * loads));
+        assert_eq!((history.summary.train_units, history.summary.wall), (0, Duration::ZERO));
+        assert!(
+            history.loads[loads..].iter().all(|load| load.from >= left && load.to <= left + at)
+        );
+
+        // Nothing is known of another experiment, or of this one if its events are gone.
+        for unknown in [&mut history, &mut History::default()] {
+            resume(unknown, "another");
+            assert_eq!((unknown.resumed.clone(), unknown.unseen_epochs), (vec![at], epochs));
+            assert!(times(unknown).iter().flatten().all(|seen| *seen == at));
+            assert_eq!((unknown.bars.len(), unknown.loads.len()), (0, loads));
+        }
     }
 
     #[test]

@@ -4,14 +4,26 @@ mod history;
 mod importance;
 mod page;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::history::History;
 use super::error::make_folder_of;
-use super::{Event, ObserveError, Observer, OutputError, read_events};
+use super::json_lines::each_event;
+use super::{Event, ObserveError, Observer, OutputError};
 
 const WHAT: &str = "the report";
+
+impl History {
+    /// Takes note of the events in a file.
+    fn read(&mut self, events: &Path) -> Result<(), OutputError> {
+        each_event(events, |timed| {
+            self.observe(timed.at, &timed.event);
+            ControlFlow::Continue(())
+        })
+    }
+}
 
 /// Writes `report.html`: the whole experiment in one page for a browser.
 ///
@@ -59,6 +71,19 @@ impl HtmlReport {
         Ok(report)
     }
 
+    /// Also shows the schedule of the processes before this one, if the experiment is resumed and the file
+    /// `events` that [`JsonLines`](super::JsonLines) wrote is of the same experiment. Without it the
+    /// schedule begins where the experiment was resumed, and says so; trials and curves are whole
+    /// anyhow.
+    pub fn after(mut self, events: impl AsRef<Path>) -> Self {
+        let events = events.as_ref();
+        if let Err(error) = self.history.read(events) {
+            tracing::warn!(%error, "the report begins where the experiment was resumed");
+            self.history = History::default();
+        }
+        self
+    }
+
     /// Also writes the page while the experiment runs, at most once per `interval`.
     pub fn every(mut self, interval: Duration) -> Self {
         self.every = Some(interval);
@@ -70,11 +95,10 @@ impl HtmlReport {
         events: impl AsRef<Path>,
         report: impl Into<PathBuf>,
     ) -> Result<(), OutputError> {
-        let events = read_events(events)?;
+        let mut history = History::default();
+        history.read(events.as_ref())?;
         let mut report = Self::create(report)?;
-        for timed in &events {
-            report.history.observe(timed.at, &timed.event);
-        }
+        report.history = history;
         report.write()
     }
 

@@ -90,6 +90,10 @@ struct Page<'a> {
     finished: bool,
     start: Short,
     end: Short,
+    /// When the experiment was taken up from its store.
+    resumed: Vec<Short>,
+    /// Epochs that were complete by then, and whose units are not known.
+    unseen_epochs: u64,
     figures: Figures<'a>,
     data: Data,
     workers: Vec<Worker<'a>>,
@@ -209,8 +213,10 @@ impl<'a> Page<'a> {
             maximize: objective.direction == Direction::Maximize,
             epochs: history.epochs,
             finished: history.finished,
-            start: seconds(history.started),
+            start: seconds(history.started.unwrap_or_default()),
             end: seconds(history.now),
+            resumed: history.resumed.iter().map(|at| seconds(*at)).collect(),
+            unseen_epochs: history.unseen_epochs,
             figures: figures(&history.summary, history.finished),
             data: Data {
                 train_partitions,

@@ -10,6 +10,7 @@ function head() {
     `${count(sets.train_rows, "training row")} in ${count(sets.train_partitions, "partition")}`,
     `${count(sets.validation_rows, "validation row")} in ${count(sets.validation_partitions, "partition")}`,
     bytes(sets.bytes), `${count(data.workers.length, "worker")}`, `seed ${data.seed}`,
+    ...data.resumed.length ? [`resumed ${count(data.resumed.length, "time")}: time, units, hops and faults are those of the last run`] : [],
   ].join("  ·  ");
   const computing = figures.training + figures.validating;
   const share = part => `${(100 * (computing ? part / computing : 0)).toFixed(1)} %`;

@@ -136,6 +136,11 @@ function schedule() {
       }
     }
     pen.globalAlpha = 1;
+    pen.fillStyle = variable("--text");
+    for (const at of data.resumed) {
+      if (at < view[0] || at > view[1]) continue;
+      for (let dash = 0; dash < height - 22; dash += 7) pen.fillRect(Math.round(x(at)), dash, 1, 4);
+    }
     if (select) {
       pen.fillStyle = variable("--accent");
       pen.globalAlpha = .18;
@@ -187,6 +192,8 @@ function schedule() {
   watchers.push(paint);
   const left_out = data.bars_left_out;
   $("#schedule > .note").textContent = "A colour per trial; at the right, how much of the time models computed on each worker. Drag to look closer." +
-    (left_out ? ` Shown are the first ${count(bars.length, "unit")}; ${count(left_out, "later one")} would make this page too large.` : "");
+    (left_out ? ` Shown are the first ${count(bars.length, "unit")}; ${count(left_out, "later one")} would make this page too large.` : "") +
+    (data.resumed.length ? " At a dashed line the experiment was resumed." : "") +
+    (data.unseen_epochs ? ` Nothing is known of the units of ${count(data.unseen_epochs, "epoch")} that ${data.unseen_epochs === 1 ? "was" : "were"} complete by then: the schedule begins after them, and curves by time show them at the line.` : "");
   paint();
 }
