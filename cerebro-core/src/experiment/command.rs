@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::id::TrialId;
 use crate::model::ModelError;
 use crate::observe::TrialStatus;
+use crate::observe::text::count;
 use crate::search::SearchError;
 use crate::space::{Space, SpaceError};
 
@@ -205,7 +206,10 @@ pub enum ControlError {
         remedy: &'static str,
     },
     /// Epochs that are trained already.
-    #[error("a trial has {present} epochs already; it can be extended to more, not to {asked}")]
+    #[error(
+        "a trial has {} already; it can be extended to more, not to {asked}",
+        count((*present).into(), "epoch")
+    )]
     FewerEpochs {
         /// What was asked for.
         asked: u32,
@@ -214,8 +218,9 @@ pub enum ControlError {
     },
     /// The search says how long trials train.
     #[error(
-        "the search gives a trial {limit} epochs at most, so that {asked} would change nothing; \
-         begin an experiment with another search"
+        "the search gives a trial {} at most, so that {asked} would change nothing; begin an \
+         experiment with another search",
+        count((*limit).into(), "epoch")
     )]
     LimitedBySearch {
         /// What was asked for.
@@ -287,8 +292,10 @@ impl fmt::Display for Command {
                 }
             }
             Command::AddTrial { config } => write!(f, "add a trial with {config}"),
-            Command::ExtendEpochs { epochs } => write!(f, "extend to {epochs} epochs"),
-            Command::ExtendTrials { trials } => write!(f, "extend by {trials} trials"),
+            Command::ExtendEpochs { epochs } => {
+                write!(f, "extend to {}", count((*epochs).into(), "epoch"))
+            }
+            Command::ExtendTrials { trials } => write!(f, "extend by {}", count(*trials, "trial")),
             Command::Narrow { space } => {
                 let lines = space.to_string();
                 write!(f, "take future Configs from {}", lines.replace('\n', ", "))

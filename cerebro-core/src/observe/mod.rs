@@ -54,7 +54,7 @@ mod summary;
 mod synthetic;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;
-mod text;
+pub(crate) mod text;
 mod trial_logs;
 
 pub use error::OutputError;

@@ -92,7 +92,7 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// `1 trial`, `2 trials`.
-pub(super) fn count(count: u64, thing: &str) -> String {
+pub(crate) fn count(count: u64, thing: &str) -> String {
     format!("{} {thing}{}", thousands(count), if count == 1 { "" } else { "s" })
 }
 

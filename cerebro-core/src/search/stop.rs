@@ -8,6 +8,7 @@ use super::loss::Loss;
 use super::{Ask, Decision, Ending, EpochReport, Search, SearchError, read, written};
 use crate::config::Config;
 use crate::id::TrialId;
+use crate::observe::text::count;
 use crate::space::Space;
 
 /// When a search is over although it could go on.
@@ -201,12 +202,13 @@ impl fmt::Display for StopRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StopRule::Target(value) => write!(f, "an objective of {value}"),
-            StopRule::Epochs(epochs) => write!(f, "{epochs} epochs"),
+            StopRule::Epochs(epochs) => f.write_str(&count(*epochs, "epoch")),
             StopRule::NoImprovement { epochs, least } if *least == 0.0 => {
-                write!(f, "{epochs} epochs without improvement")
+                write!(f, "{} without improvement", count(*epochs, "epoch"))
             }
             StopRule::NoImprovement { epochs, least } => {
-                write!(f, "{epochs} epochs without an improvement of more than {least}")
+                let epochs = count(*epochs, "epoch");
+                write!(f, "{epochs} without an improvement of more than {least}")
             }
         }
     }

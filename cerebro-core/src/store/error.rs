@@ -5,6 +5,7 @@ use std::error::Error;
 use thiserror::Error;
 
 use crate::id::{PartitionId, TrialId};
+use crate::observe::text::count;
 
 /// Why an experiment could not be kept in its store, or not be taken up again.
 #[derive(Debug, Error)]
@@ -121,8 +122,9 @@ pub enum StoreError {
     },
     /// The experiment is asked for other epochs than it began with.
     #[error(
-        "the experiment cannot go on: its trials had {recorded} epochs when it began, and have {found} \
-         now; resume it with {recorded}, and then extend it by `ExperimentHandle::extend_epochs`"
+        "the experiment cannot go on: its trials had {} when it began, and have {found} now; resume it \
+         with {recorded}, and then extend it by `ExperimentHandle::extend_epochs`",
+        count((*recorded).into(), "epoch")
     )]
     ChangedEpochs {
         /// What it began with.

@@ -11,7 +11,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use super::StoreError;
-use crate::data::{Location, Target};
+use crate::data::{DataError, Location, Target};
 
 /// What became of an attempt to create an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +33,12 @@ impl Objects {
     /// The objects at `location`. Called where a tokio runtime is, since clients of stores need one.
     pub(super) fn at(location: &Location) -> Result<Self, StoreError> {
         let name = location.to_string();
-        let target = location.target().map_err(|error| StoreError::Location {
-            location: name.clone(),
-            reason: error.to_string(),
+        let target = location.target().map_err(|error| {
+            let reason = match error {
+                DataError::Location { reason, .. } => reason,
+                error => error.to_string(),
+            };
+            StoreError::Location { location: name.clone(), reason }
         })?;
         match target {
             Target::File(path) => folder(&path, &name),

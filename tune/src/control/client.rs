@@ -99,10 +99,13 @@ fn table(status: &ExperimentStatus) -> String {
     let paused = if status.paused { ", paused" } else { "" };
     let planned =
         status.planned.map_or(String::new(), |planned| format!(" ({planned} by the search)"));
+    let count = |n: usize, thing| format!("{n} {thing}{}", if n == 1 { "" } else { "s" });
     let _ = writeln!(
         text,
-        "{name}: {} trials{planned}, {workers} workers, {running_units} units running, {:.0} s{paused}",
-        status.trials.len(),
+        "{name}: {}{planned}, {}, {} running, {:.0} s{paused}",
+        count(status.trials.len(), "trial"),
+        count(*workers, "worker"),
+        count(*running_units, "unit"),
         at.as_secs_f64(),
     );
     if let Some(trouble) = &status.store_trouble {
