@@ -1,5 +1,8 @@
 //! Experiments that are kept in a store: stopped, resumed, refused, and with stores that fail.
 
+mod full;
+mod size;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,27 +10,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cerebro_backend_local::LocalBackend;
-use cerebro_core::data::{Dataset, Location};
+use cerebro_core::data::Dataset;
 use cerebro_core::experiment::{
     Experiment, ExperimentBuilder, ExperimentError, ExperimentHandle, ExperimentResult,
-    Interruption, Retention, TrialRecord,
+    Interruption, TrialRecord,
 };
 use cerebro_core::observe::{Event, Outcome};
 use cerebro_core::schedule::Policy;
 use cerebro_core::search::{Asha, Grid, Population, Random, Rungs};
 use cerebro_core::store::StoreError;
 use cerebro_core::testing::{self, Tally};
-use cerebro_core::{
-    Backend, Config, Model, ModelBuilder, ModelError, Objective, Seed, Slot, Space, Split, TrialId,
-};
+use cerebro_core::{Backend, Config, Model, Objective, Seed, Slot, Space, Split, TrialId};
 use futures::executor::block_on;
-use futures::stream::BoxStream;
-use object_store::memory::InMemory;
-use object_store::path::Path as ObjectPath;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult,
-};
 
 fn space() -> Space {
     Space::builder().uniform("rate", 0.0, 1.0).build().unwrap()
@@ -176,16 +170,6 @@ fn a_place_that_cannot_be_written_is_refused_with_the_place_and_what_to_do() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "no folder");
 }
 
-/// A place that says no to every write, as an object store without permission does.
-#[test]
-fn a_store_without_permission_to_write_is_refused_before_anything_is_trained() {
-    let disk = Disk { forbidden: true, ..Disk::new(0) };
-    let location = Location::in_store(Arc::new(disk) as Arc<dyn ObjectStore>, "runs/1");
-    let (error, text) = refusal(experiment().store(location));
-    assert!(matches!(error, StoreError::Access { .. }), "{text}");
-    assert!(text.contains("check the permissions, or the credentials"), "{text}");
-}
-
 #[test]
 fn an_experiment_whose_wall_time_is_over_stops_and_goes_on_when_it_is_given_more() {
     let undisturbed = described(&run(experiment()).unwrap());
@@ -214,101 +198,6 @@ fn the_wall_time_ends_a_search_that_would_never_end() {
     let endless = Random::new(&space(), u64::MAX, Seed(3)).unwrap();
     let result = run(experiment().search(endless).wall_time(Duration::from_millis(20))).unwrap();
     assert_eq!(result.summary().outcome, Outcome::Stopped);
-}
-
-#[test]
-fn what_checkpoints_take_at_most_is_told_when_the_size_of_a_state_is_known() {
-    let folder = tempfile::tempdir().unwrap();
-    let bounds: Arc<Mutex<Vec<(u64, u64)>>> = Arc::default();
-    let (told, first_epoch) = (Arc::clone(&bounds), AtomicBool::new(true));
-    let builder =
-        experiment().store(folder.path()).observer(move |_: Duration, event: &Event| match event {
-            Event::StoreBound { states, state_bytes } => {
-                told.lock().unwrap().push((*states, *state_bytes));
-            }
-            Event::EpochCompleted { .. } if first_epoch.swap(false, Ordering::Relaxed) => {
-                assert_eq!(told.lock().unwrap().len(), 1, "before an epoch counts");
-            }
-            _ => {}
-        });
-    let most = builder.build().unwrap();
-    let states = most.most_states().unwrap();
-    most.run_blocking(local()).unwrap();
-    let largest = (0..6).flat_map(|trial| {
-        let checkpoints = folder.path().join(format!("checkpoints/trial-{trial}"));
-        files(&checkpoints).into_iter().map(|path| path.metadata().unwrap().len())
-    });
-    let largest = largest.max().unwrap();
-    let bounds = bounds.lock().unwrap();
-    assert!(bounds.is_sorted() && bounds.iter().all(|bound| bound.0 == states), "{bounds:?}");
-    assert!(bounds.last().unwrap().1 >= largest, "{bounds:?}, {largest}");
-}
-
-#[test]
-fn no_more_states_are_in_the_store_than_were_told_before_the_run() {
-    let asha = || {
-        let random = Random::new(&space(), 18, Seed(3)).unwrap();
-        let rungs = Rungs::new(1, 9, 3).unwrap();
-        let retention = Retention::new().last(2).best(2).every(3);
-        experiment().search(Asha::new(random, rungs)).epochs(9).retention(retention)
-    };
-    let random = || {
-        let random = Random::new(&space(), 60, Seed(3)).unwrap();
-        experiment().search(random).epochs(2).concurrent_trials(3).keep_models(2)
-    };
-    for builder in [experiment as fn() -> ExperimentBuilder, population, asha, random] {
-        let folder = tempfile::tempdir().unwrap();
-        let checkpoints = folder.path().join("checkpoints");
-        let most: Arc<AtomicUsize> = Arc::default();
-        let seen = Arc::clone(&most);
-        let count = move || -> usize {
-            let trials = std::fs::read_dir(&checkpoints).into_iter().flatten().flatten();
-            trials.flat_map(|trial| std::fs::read_dir(trial.path()).into_iter().flatten()).count()
-        };
-        let builder = builder().store(folder.path()).observer(move |_: Duration, _: &Event| {
-            seen.fetch_max(count(), Ordering::Relaxed);
-        });
-        let experiment = builder.build().unwrap();
-        let bound = experiment.most_states().unwrap() as usize;
-        experiment.run_blocking(local()).unwrap();
-        let most = most.load(Ordering::Relaxed);
-        assert!(most > 0 && most <= bound, "{most} States, and {bound} were told");
-    }
-    // Trials that ended leave nothing, but for the best of them.
-    assert_eq!(random().build().unwrap().most_states(), Some(2 * 3 * (2 + 3) + 2 * 2));
-}
-
-#[test]
-fn what_a_model_says_of_its_states_is_told_before_anything_runs() {
-    struct Sized;
-    impl ModelBuilder for Sized {
-        fn build(&self, config: &Config, _: &Slot) -> Result<Box<dyn Model>, ModelError> {
-            Ok(Box::new(Tally::new(config)?))
-        }
-        fn state_bytes(&self, config: &Config) -> Option<u64> {
-            Some(1_000_000 + (config.float("rate").ok()? * 1e6) as u64)
-        }
-    }
-    let events: Arc<Mutex<Vec<Event>>> = Arc::default();
-    let (told, folder) = (Arc::clone(&events), tempfile::tempdir().unwrap());
-    run(experiment()
-        .shared_model(Arc::new(Sized))
-        .store(folder.path())
-        .observer(move |_: Duration, event: &Event| told.lock().unwrap().push(event.clone())))
-    .unwrap();
-    let events = events.lock().unwrap();
-    let bounds: Vec<(usize, u64)> = events
-        .iter()
-        .enumerate()
-        .filter_map(|(place, event)| match event {
-            Event::StoreBound { state_bytes, .. } => Some((place, *state_bytes)),
-            _ => None,
-        })
-        .collect();
-    let first_trial = events.iter().position(|event| matches!(event, Event::TrialStarted { .. }));
-    let [(place, bytes)] = bounds[..] else { panic!("{bounds:?}") };
-    assert!(place < first_trial.unwrap());
-    assert!((1_999_999..=2_000_000).contains(&bytes), "{bytes}");
 }
 
 #[test]
@@ -508,256 +397,5 @@ fn a_damaged_checkpoint_fails_its_trial_and_no_other() {
         assert_eq!((result.summary().completed, result.summary().failed), (5, 1), "{damage}");
         let status = serde_json::to_string(&result.trial(*id).unwrap().status).unwrap();
         assert!(status.contains("damaged") && status.contains(&id.to_string()), "{status}");
-    }
-}
-
-#[test]
-fn only_states_that_are_needed_stay_in_the_store() {
-    let folder = tempfile::tempdir().unwrap();
-    let result = run(experiment().keep_models(2).store(folder.path())).unwrap();
-    let kept: Vec<TrialId> = result.leaderboard().iter().take(2).map(|trial| trial.id).collect();
-    for trial in result.trials() {
-        let checkpoints = folder.path().join(format!("checkpoints/{}", trial.id));
-        let count = if checkpoints.exists() { files(&checkpoints).len() } else { 0 };
-        // The last epoch is the best one of a tally.
-        assert_eq!(count, usize::from(kept.contains(&trial.id)), "{}", trial.id);
-    }
-}
-
-/// A store whose disk is full for a while.
-#[derive(Debug)]
-struct Disk {
-    inner: InMemory,
-    full: Arc<AtomicBool>,
-    refused: AtomicUsize,
-    /// After so many refusals somebody makes room; never if 0.
-    patience: usize,
-    /// Whether nobody may write.
-    forbidden: bool,
-}
-
-impl Disk {
-    fn new(patience: usize) -> Self {
-        let (full, refused) = (Arc::default(), AtomicUsize::new(0));
-        Self { inner: InMemory::new(), full, refused, patience, forbidden: false }
-    }
-}
-
-impl std::fmt::Display for Disk {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("disk")
-    }
-}
-
-#[async_trait::async_trait]
-impl ObjectStore for Disk {
-    async fn put_opts(
-        &self,
-        location: &ObjectPath,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> object_store::Result<PutResult> {
-        if self.forbidden {
-            let (path, source) = (location.to_string(), "you may only read".into());
-            return Err(object_store::Error::PermissionDenied { path, source });
-        }
-        if self.full.load(Ordering::SeqCst) {
-            let refused = self.refused.fetch_add(1, Ordering::SeqCst) + 1;
-            if refused == self.patience {
-                self.full.store(false, Ordering::SeqCst);
-            }
-            let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
-            return Err(object_store::Error::Generic { store: "disk", source: source.into() });
-        }
-        self.inner.put_opts(location, payload, options).await
-    }
-    async fn put_multipart_opts(
-        &self,
-        location: &ObjectPath,
-        options: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-    async fn get_opts(
-        &self,
-        location: &ObjectPath,
-        options: GetOptions,
-    ) -> object_store::Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, object_store::Result<ObjectPath>>,
-    ) -> BoxStream<'static, object_store::Result<ObjectPath>> {
-        self.inner.delete_stream(locations)
-    }
-    fn list(
-        &self,
-        prefix: Option<&ObjectPath>,
-    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-    async fn list_with_delimiter(
-        &self,
-        prefix: Option<&ObjectPath>,
-    ) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-    async fn copy_opts(
-        &self,
-        from: &ObjectPath,
-        to: &ObjectPath,
-        options: CopyOptions,
-    ) -> object_store::Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
-
-/// A disk that is full from the second epoch on, and what was told of it.
-fn filling(
-    patience: usize,
-) -> (Arc<Disk>, Location, impl Fn(ExperimentBuilder) -> ExperimentBuilder) {
-    let disk = Arc::new(Disk::new(patience));
-    let full = Arc::clone(&disk.full);
-    let location = Location::in_store(Arc::clone(&disk) as Arc<dyn ObjectStore>, "runs/1");
-    let fill = move |builder: ExperimentBuilder| {
-        let (full, filled) = (Arc::clone(&full), AtomicBool::new(false));
-        builder.observer(move |_: Duration, event: &Event| {
-            if matches!(event, Event::EpochCompleted { .. }) && !filled.swap(true, Ordering::SeqCst)
-            {
-                full.store(true, Ordering::SeqCst);
-            }
-        })
-    };
-    (disk, location, fill)
-}
-
-#[test]
-fn on_a_full_disk_the_run_waits_and_goes_on_when_there_is_room() {
-    let (disk, location, fill) = filling(3);
-    let told: Arc<Mutex<Vec<String>>> = Arc::default();
-    let tell = Arc::clone(&told);
-    let builder =
-        experiment().store(location).observer(move |_: Duration, event: &Event| match event {
-            Event::StoreFailing { reason } => tell.lock().unwrap().push(reason.clone()),
-            Event::StoreRecovered => tell.lock().unwrap().push("recovered".to_owned()),
-            _ => {}
-        });
-    let result = run(fill(builder)).unwrap();
-    assert!(disk.refused.load(Ordering::SeqCst) >= 3);
-    let told = told.lock().unwrap();
-    assert!(told[0].contains("no storage space") && told[0].contains("disk"), "{told:?}");
-    assert_eq!(told.last().map(String::as_str), Some("recovered"));
-    assert_eq!(described(&result), described(&run(experiment()).unwrap()));
-}
-
-/// A file system of 1 MiB in memory; unmounted when this is dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// None where it is not allowed, as to users other than root.
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mut mount = std::process::Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(folder.path());
-        mount.output().is_ok_and(|mounted| mounted.status.success()).then_some(Self(folder))
-    }
-
-    /// Writes until nothing more fits.
-    fn fill(&self) {
-        use std::io::Write as _;
-        let mut file = std::fs::File::create(self.0.path().join("filler")).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-        let full = file.write_all(&[0; 4096]).unwrap_err();
-        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-    }
-
-    fn make_room(&self) {
-        // Each of the writes that are under way may fail, and be told.
-        let _ = std::fs::remove_file(self.0.path().join("filler"));
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
-}
-
-#[test]
-fn on_a_file_system_that_is_full_nothing_is_lost() {
-    let Some(disk) = SmallDisk::mount().map(Arc::new) else {
-        println!("skipped: a file system of its own size cannot be mounted here");
-        return;
-    };
-    let undisturbed = described(&run(experiment()).unwrap());
-    let (observed, told) = (Arc::clone(&disk), Arc::<Mutex<Vec<String>>>::default());
-    let (said, mut epochs) = (Arc::clone(&told), 0);
-    let location = disk.0.path().join("store");
-    let builder = experiment().store(location.as_path());
-    let result = run(builder.observer(move |_: Duration, event: &Event| match event {
-        Event::EpochCompleted { .. } => {
-            epochs += 1;
-            if epochs == 4 {
-                observed.fill();
-            }
-        }
-        Event::StoreFailing { reason } => {
-            said.lock().unwrap().push(reason.clone());
-            observed.make_room();
-        }
-        Event::StoreRecovered => said.lock().unwrap().push("recovered".to_owned()),
-        _ => {}
-    }));
-    assert_eq!(described(&result.unwrap()), undisturbed);
-    let told = told.lock().unwrap();
-    assert!(told[0].contains("No space left"), "{told:?}");
-    assert_eq!(told.last().map(String::as_str), Some("recovered"));
-    let resumed = run(experiment().resume(location.as_path())).unwrap();
-    assert_eq!((described(&resumed), resumed.summary().train_units), (undisturbed, 0));
-}
-
-#[test]
-fn stopped_on_a_full_disk_an_experiment_is_resumed_from_what_was_written() {
-    let (disk, location, fill) = filling(0);
-    let handle: Arc<Mutex<Option<ExperimentHandle>>> = Arc::default();
-    let stop = Arc::clone(&handle);
-    let builder =
-        fill(experiment().store(location.clone())).observer(move |_: Duration, event: &Event| {
-            if let (Event::StoreFailing { .. }, Some(handle)) = (event, &*stop.lock().unwrap()) {
-                handle.stop();
-            }
-        });
-    let stopped = builder.build().unwrap();
-    *handle.lock().unwrap() = Some(stopped.handle());
-    let result = stopped.run_blocking(local()).unwrap();
-    assert_eq!(result.summary().outcome, Outcome::Stopped);
-    disk.full.store(false, Ordering::SeqCst);
-    let result = run(experiment().resume(location)).unwrap();
-    assert_eq!(described(&result), described(&run(experiment()).unwrap()));
-}
-
-#[test]
-fn states_stay_in_the_store_as_retention_says_and_within_its_bound() {
-    let folder = tempfile::tempdir().unwrap();
-    let retention = Retention::new().last(2).every(4);
-    let builder =
-        || experiment().epochs(9).keep_models(1).retention(retention).store(folder.path());
-    let bound = builder().build().unwrap().most_states().unwrap();
-    let result = run(builder()).unwrap();
-    assert_eq!(bound, 6 * retention.most_states(9));
-    let best = result.best().unwrap();
-    for trial in result.trials() {
-        let checkpoints = folder.path().join(format!("checkpoints/{}", trial.id));
-        let stored = if checkpoints.exists() { files(&checkpoints) } else { Vec::new() };
-        let stored: BTreeSet<String> = stored
-            .iter()
-            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
-            .collect();
-        // Of 4 units an epoch: the last two, and every fourth; the best one is the last.
-        let expected = [16, 32, 36].map(|version| format!("{version}.000001"));
-        let expected = if trial.id == best.id { expected.into() } else { BTreeSet::new() };
-        assert_eq!(stored, expected, "{}", trial.id);
     }
 }
