@@ -10,6 +10,9 @@
 //! cargo bench -p cerebro-backend-tcp --bench cluster
 //! ```
 
+#[path = "support/processor.rs"]
+mod processor;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -28,6 +31,7 @@ use cerebro_core::{
     Split, State, TrialId, Unit, WorkerId,
 };
 use futures::executor::block_on;
+use processor::processor_time;
 
 const STATE_BYTES: usize = 100_000_000;
 const ROUNDS: usize = 9;
@@ -398,13 +402,4 @@ fn idle() {
         let share = after.saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
         println!("driver and 200 idle workers     {:.1} % of one core", share * 100.0);
     }
-}
-
-/// User and system time of a process so far, where `/proc` tells it.
-fn processor_time(process: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    // Linux counts in hundredths of a second, whatever the kernel's own clock.
-    Some(Duration::from_millis(ticks * 10))
 }

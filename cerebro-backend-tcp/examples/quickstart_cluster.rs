@@ -11,6 +11,9 @@
 //! and the two train to the same bits, or this program fails. Without, the scheduler does as in the
 //! quickstart.
 
+#[path = "../benches/support/processor.rs"]
+mod processor;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -116,15 +119,7 @@ fn ratio(times: &[(Duration, Duration)]) -> f64 {
 /// The processor time of this process and of its children so far, zero where `/proc` does not tell.
 fn processor_time(children: &[u32]) -> Duration {
     let own = std::process::id();
-    children.iter().chain([&own]).filter_map(|&process| processor_time_of(process)).sum()
-}
-
-fn processor_time_of(process: u32) -> Option<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    // Linux counts in hundredths of a second, whatever the kernel's own clock.
-    Some(Duration::from_millis(ticks * 10))
+    children.iter().chain([&own]).filter_map(|&process| processor::processor_time(process)).sum()
 }
 
 /// The digits of the quickstart, in 4 partitions to train on and 2 to validate.
