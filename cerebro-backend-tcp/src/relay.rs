@@ -7,7 +7,7 @@ use cerebro_core::{Cancellation, State, TrialId};
 use futures::StreamExt;
 use futures::channel::mpsc;
 
-use crate::bulk::{Source, fetch_from_any};
+use crate::bulk::Source;
 use crate::cluster::{Cluster, FROM_DRIVER, Phase, not_running};
 use crate::ledger::{Found, Holder, StateName};
 use crate::protocol::{Wanted, wanted};
@@ -66,8 +66,7 @@ async fn fetch(cluster: &Cluster, name: StateName, holders: &[Holder]) -> Result
     let sources = sources.into_iter().filter(|source| source != FROM_DRIVER);
     let sources = sources.map(|address| Source { address, role: WORKER });
     let wanted = Wanted { what: Some(wanted::What::State(name.into())) };
-    let terms = &cluster.terms;
-    let fetched = fetch_from_any(sources, &wanted, terms.most_state_bytes, &terms.security);
+    let fetched = cluster.fetcher.fetch(sources, &wanted, cluster.terms.most_state_bytes);
     Ok(fetched.await?.state)
 }
 

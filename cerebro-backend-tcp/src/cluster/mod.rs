@@ -23,6 +23,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use crate::bulk::Fetcher;
 use crate::ledger::{Ledger, Recipe, StateName};
 use crate::placement::Place;
 use crate::protocol::{self, from_driver};
@@ -58,6 +59,7 @@ pub(crate) struct Cluster {
     events: mpsc::UnboundedSender<WorkerEvent>,
     /// States that the driver holds itself.
     held: Mutex<HashMap<StateName, State>>,
+    pub(crate) fetcher: Fetcher,
     repairs: Mutex<HashMap<TrialId, Arc<tokio::sync::Mutex<()>>>>,
     /// States that the driver is to fetch, because no worker is left to take them over.
     relays: mpsc::UnboundedSender<StateName>,
@@ -208,6 +210,7 @@ impl Cluster {
     ) -> Self {
         Self {
             run: crate::drawn(),
+            fetcher: Fetcher::new(terms.security.clone()),
             terms,
             books: Mutex::new(Books {
                 phase: Phase::Gathering,

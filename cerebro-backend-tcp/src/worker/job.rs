@@ -9,7 +9,7 @@ use cerebro_core::{ModelBuilder, PartitionId};
 
 use super::Worker;
 use super::disk::Loaded;
-use crate::bulk::{Source, fetch_from_any};
+use crate::bulk::Source;
 use crate::protocol::{self, Wanted, wanted};
 use crate::security::DRIVER;
 use crate::wire::{catalogue_digest, chain, nanoseconds};
@@ -75,7 +75,7 @@ pub(super) async fn prepare(worker: &Arc<Worker>, asked: protocol::Job) -> Resul
     let source = Source { address: worker.options.driver.clone(), role: DRIVER };
     let wanted = Wanted { what: Some(wanted::What::Blueprint(asked.blueprint)) };
     let limit = worker.options.most_state_bytes;
-    let blueprint = fetch_from_any([source], &wanted, limit, &worker.options.security).await;
+    let blueprint = worker.fetcher.fetch([source], &wanted, limit).await;
     let blueprint = blueprint.map_err(|reason| format!("fetching the model: {reason}"))?.state;
     let preparing = Arc::clone(worker);
     let job = tokio::task::spawn_blocking(move || {

@@ -40,7 +40,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use crate::builder::bind;
-use crate::bulk;
+use crate::bulk::{self, Fetcher};
 use crate::transport::{Purpose, accept, dial};
 use disk::DiskCache;
 use metrics::Metrics;
@@ -106,6 +106,7 @@ struct Worker {
     instance: u64,
     listening: SocketAddr,
     states: Arc<States>,
+    fetcher: Fetcher,
     slots: Arc<Slots>,
     jobs: job::Jobs,
     cache: Option<Arc<DiskCache>>,
@@ -202,6 +203,7 @@ async fn work(
         instance: crate::drawn(),
         listening,
         states,
+        fetcher: Fetcher::new(options.security.clone()),
         jobs: job::Jobs::default(),
         cache,
         metrics: Metrics::default(),

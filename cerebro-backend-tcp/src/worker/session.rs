@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use super::states::Taken;
 use super::{Worker, asked, job, unit};
-use crate::bulk::{Fetched, Source, fetch_from_any};
+use crate::bulk::{Fetched, Source};
 use crate::cluster::FROM_DRIVER;
 use crate::ledger::StateName;
 use crate::protocol::cluster_client::ClusterClient;
@@ -163,7 +163,7 @@ impl Session {
         let wanted = Wanted { what: Some(wanted::What::State(name.into())) };
         let limit = options.most_state_bytes;
         let hop = tracing::info_span!("hop", state = ?name);
-        let fetch = fetch_from_any(sources, &wanted, limit, &options.security);
+        let fetch = self.worker.fetcher.fetch(sources, &wanted, limit);
         let Fetched { state, troubles } = fetch.instrument(hop).await?;
         for trouble in troubles {
             let (trial, version) = (name.trial, name.version);

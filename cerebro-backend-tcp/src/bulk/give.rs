@@ -1,0 +1,148 @@
+//! The end that holds States.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cerebro_core::State;
+use futures::StreamExt;
+use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::codec::{FramedRead, FramedWrite};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{CHUNK, DIGEST, KEPT, MAX_WANTED, MOST_KEPT, codec, in_time, send};
+use crate::protocol::{Offer, Wanted};
+use crate::security::Identity;
+use crate::transport::Connection;
+
+/// Chunks that are written out and not yet sent.
+const AHEAD: usize = 2;
+/// How long a connection is kept for another request.
+const PATIENCE: Duration = KEPT.saturating_add(Duration::from_secs(1));
+
+/// Where the States are that this process gives away.
+pub(crate) trait Holdings: Send + Sync + 'static {
+    fn find(&self, wanted: &Wanted) -> Option<State>;
+}
+
+/// Gives what is held to whoever asks, until the listener ends.
+pub(crate) async fn serve(
+    mut connections: mpsc::Receiver<Connection>,
+    holdings: Arc<dyn Holdings>,
+) {
+    let kept = Arc::new(Semaphore::new(MOST_KEPT));
+    while let Some(connection) = connections.recv().await {
+        let peer = connection.peer().clone();
+        if connection.peer().identity == Identity::Other {
+            tracing::warn!(%peer, "a request for a State was refused: the peer may not have it");
+            continue;
+        }
+        let (holdings, kept) = (Arc::clone(&holdings), Arc::clone(&kept));
+        tokio::spawn(async move {
+            if let Err(error) = answer(connection, &*holdings, &kept).await {
+                tracing::debug!(%peer, %error, "a State was not given away in full");
+            }
+        });
+    }
+}
+
+/// Answers one request after the other, as long as another one may come.
+pub(super) async fn answer(
+    mut connection: Connection,
+    holdings: &dyn Holdings,
+    kept: &Semaphore,
+) -> io::Result<()> {
+    let mut asked = in_time(listen(&mut connection)).await??;
+    while let Some(wanted) = asked {
+        give(&mut connection, holdings.find(&wanted)).await?;
+        let Ok(_kept) = kept.try_acquire() else { break };
+        let Ok(next) = timeout(PATIENCE, listen(&mut connection)).await else { break };
+        asked = next?;
+    }
+    in_time(connection.shutdown()).await?
+}
+
+/// The next request; none if the other end has none any more.
+async fn listen(stream: impl AsyncRead + Unpin) -> io::Result<Option<Wanted>> {
+    let mut frames = FramedRead::new(stream, codec(MAX_WANTED));
+    let Some(frame) = frames.next().await else { return Ok(None) };
+    let wanted = Wanted::decode(frame?)?;
+    // Whoever asks waits for the answer before the next request.
+    if !frames.read_buffer().is_empty() {
+        let hurried = "a request came before the answer to the one before it";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, hurried));
+    }
+    Ok(Some(wanted))
+}
+
+async fn give(stream: impl AsyncWrite + Unpin, found: Option<State>) -> io::Result<()> {
+    let mut frames = FramedWrite::new(stream, codec(DIGEST + CHUNK));
+    let bytes = found.as_ref().map_or(0, |state| state.bytes() as u64);
+    let offer = Offer { held: found.is_some(), bytes };
+    send(&mut frames, offer.encode_to_vec().into()).await?;
+    let Some(state) = found else { return Ok(()) };
+    let (sender, mut chunks) = mpsc::channel(AHEAD);
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut writer = ChunkWriter::new(sender);
+        state.write_to(&mut writer)?;
+        writer.finish()
+    });
+    while let Some(chunk) = chunks.recv().await {
+        send(&mut frames, chunk).await?;
+    }
+    // Had writing failed, the last chunk would be missing; the receiver notices when this closes.
+    writing.await?
+}
+
+/// Cuts what is written to it into chunks with checksums. Blocks while the network is slower.
+struct ChunkWriter {
+    chunks: mpsc::Sender<Bytes>,
+    number: u64,
+    buffer: BytesMut,
+}
+
+impl ChunkWriter {
+    fn new(chunks: mpsc::Sender<Bytes>) -> Self {
+        Self { chunks, number: 0, buffer: BytesMut::new() }
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let mut frame = self.buffer.split();
+        let (digest, chunk) = frame.split_at_mut(DIGEST);
+        digest.copy_from_slice(&xxh3_64_with_seed(chunk, self.number).to_be_bytes());
+        self.number += 1;
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.chunks.blocking_send(frame.freeze()).map_err(gone)
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            self.send()?;
+        }
+        self.buffer.put_bytes(0, DIGEST);
+        self.send()
+    }
+}
+
+impl io::Write for ChunkWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.is_empty() {
+            self.buffer.reserve(DIGEST + bytes.len().min(CHUNK));
+            self.buffer.put_bytes(0, DIGEST);
+        }
+        let taken = bytes.len().min(DIGEST + CHUNK - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        if self.buffer.len() == DIGEST + CHUNK {
+            self.send()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
