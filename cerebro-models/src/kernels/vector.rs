@@ -243,6 +243,21 @@ impl Width {
     }
 }
 
+/// Whether this is a processor with AVX-512 of AMD's family 19h, which is Zen 4: a multiply-add of 16
+/// lanes takes it as long as two of 8 lanes (AMD 2023, "Software Optimization Guide for the AMD Zen4
+/// Microarchitecture").
+#[cfg(target_arch = "x86_64")]
+pub(super) fn is_zen4() -> bool {
+    use std::arch::x86_64::__cpuid;
+    let (vendor, version) = (__cpuid(0), __cpuid(1).eax);
+    let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
+    // The family is the sum of a field and of its extension.
+    let family = (version >> 8 & 0xf) + (version >> 20 & 0xff);
+    Width::of_processor() == Width::Avx512
+        && name.as_flattened() == b"AuthenticAMD"
+        && family == 0x19
+}
+
 /// `widest!(name(argument: Type, ...))` calls the inlined unsafe function
 /// `name::<Kind, ROWS>(...)` for the widest kind of vector, with as many rows of two vectors as its
 /// registers hold.

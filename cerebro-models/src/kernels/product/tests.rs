@@ -132,3 +132,16 @@ fn rows_are_summed() {
         }
     }
 }
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn the_processor_is_told_as_linux_tells_it() {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let has = |field: &str, value: &str| {
+        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+        lines.any(|(name, of)| name.trim() == field && of.split_whitespace().any(|v| v == value))
+    };
+    let zen4 =
+        has("vendor_id", "AuthenticAMD") && has("cpu family", "25") && has("flags", "avx512f");
+    assert_eq!(vector::is_zen4(), zen4);
+}
