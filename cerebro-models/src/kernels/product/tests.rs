@@ -2,7 +2,7 @@
 
 use cerebro_core::Seed;
 
-use super::{Finish, Matrix, Product, sum_rows};
+use super::{Finish, Matrix, Product, sum_rows, vector};
 
 fn random(name: &str, length: usize) -> Vec<f32> {
     let mut rng = Seed(3).derive(name, &[]).rng();
