@@ -1,96 +1,28 @@
 //! Units that take too long run a second time elsewhere, and the first result counts.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cerebro_backend_local::LocalBackend;
-use cerebro_core::data::Partition;
 use cerebro_core::experiment::{Experiment, ExperimentBuilder, ExperimentResult};
 use cerebro_core::observe::{Event, TrialStatus};
 use cerebro_core::schedule::Policy;
 use cerebro_core::search::Grid;
-use cerebro_core::testing::{self, Tally};
-use cerebro_core::{
-    Backend, Config, Metrics, Model, ModelError, Objective, PartitionId, Pass, Seed, Slot, Split,
-    State, TrialId, Unit,
-};
+use cerebro_core::testing::{self, Hang, Hanging, Tally};
+use cerebro_core::{Backend, Config, Objective, PartitionId, Split, TrialId, Unit};
 use futures::executor::block_on;
 
 /// The unit that hangs the first time that it is run.
 const HANGS: Unit =
     Unit { trial: TrialId(1), epoch: 1, split: Split::Train, partition: PartitionId(2) };
 
-/// More than a machine ever needs, however busy it is.
-const LONG: Duration = Duration::from_mins(2);
-
-/// How the unit hangs.
-#[derive(Clone)]
-enum Hang {
-    /// Until it is cancelled, with an error.
-    UntilCancelled,
-    /// Its work done, until it is told to go on, whether it was cancelled or not.
-    Until(Arc<Mutex<Receiver<()>>>),
-}
-
-/// A tally that hangs in one unit, the first time.
-struct Hanging {
-    tally: Tally,
-    hangs: Arc<AtomicBool>,
-    how: Hang,
-}
-
-impl Model for Hanging {
-    fn initialize(&mut self, seed: Seed) -> Result<(), ModelError> {
-        self.tally.initialize(seed)
-    }
-
-    fn restore(&mut self, state: &State) -> Result<(), ModelError> {
-        self.tally.restore(state)
-    }
-
-    fn state(&mut self) -> Result<State, ModelError> {
-        self.tally.state()
-    }
-
-    fn train(&mut self, partition: &dyn Partition, pass: &Pass<'_>) -> Result<Metrics, ModelError> {
-        let hangs = pass.unit() == HANGS && self.hangs.swap(false, Ordering::SeqCst);
-        match &self.how {
-            Hang::UntilCancelled if hangs => loop {
-                // An error as soon as it is cancelled.
-                pass.advance(0)?;
-                std::thread::yield_now();
-            },
-            Hang::Until(opens) if hangs => {
-                let metrics = self.tally.train(partition, pass)?;
-                opens.lock().unwrap().recv_timeout(LONG).expect("it is let go on");
-                Ok(metrics)
-            }
-            _ => self.tally.train(partition, pass),
-        }
-    }
-
-    fn evaluate(
-        &mut self,
-        partition: &dyn Partition,
-        pass: &Pass<'_>,
-    ) -> Result<Metrics, ModelError> {
-        self.tally.evaluate(partition, pass)
-    }
-}
-
-fn experiment(how: Option<Hang>) -> ExperimentBuilder {
-    let hangs = Arc::new(AtomicBool::new(how.is_some()));
-    let how = how.unwrap_or(Hang::UntilCancelled);
+fn experiment() -> ExperimentBuilder {
     let configs = (0..3).map(|n| Config::new().with("rate", f64::from(n) / 10.0));
     Experiment::builder()
         .dataset(testing::dataset(4, 2))
-        .model(move |config: &Config, _: &Slot| -> Result<Box<dyn Model>, ModelError> {
-            let (hangs, how) = (Arc::clone(&hangs), how.clone());
-            Ok(Box::new(Hanging { tally: Tally::new(config)?, hangs, how }))
-        })
+        .shared_model(Tally::builder())
         .search(Grid::of(configs).unwrap())
         .objective(Objective::maximize("accuracy"))
         .policy(Policy::Seeded)
@@ -113,11 +45,11 @@ fn bits(result: &ExperimentResult) -> Vec<Vec<u8>> {
 
 /// Runs an experiment of which a unit hangs, and checks that nothing else comes of it.
 fn hangs(how: Hang, mut observe: impl FnMut(&Event) + Send + 'static) {
-    let undisturbed = bits(&run(experiment(None), &local()));
+    let undisturbed = bits(&run(experiment(), &local()));
     let (completed, superseded) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
     let (units, losers) = (Arc::clone(&completed), Arc::clone(&superseded));
     let backend = local();
-    let builder = experiment(Some(how)).speculation(2.0);
+    let builder = experiment().model(Hanging::on(HANGS, how)).speculation(2.0);
     let builder = builder.observer(move |_: Duration, event: &Event| {
         observe(event);
         match event {
@@ -153,7 +85,7 @@ fn a_unit_that_hangs_is_run_by_another_worker_and_counts_once() {
 #[test]
 fn a_result_that_comes_when_its_trial_has_ended_is_refused_and_not_kept() {
     let (open, opens) = channel();
-    hangs(Hang::Until(Arc::new(Mutex::new(opens))), move |event| {
+    hangs(Hang::Until(opens), move |event| {
         let status = TrialStatus::Completed;
         if matches!(event, Event::TrialStatus { trial, status: s } if (*trial, s) == (HANGS.trial, &status))
         {

@@ -3,20 +3,15 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cerebro_backend_tcp::TcpBackend;
 use cerebro_backend_tcp::worker::{Options, Registry};
-use cerebro_core::data::Partition;
 use cerebro_core::observe::{Event, TrialStatus};
-use cerebro_core::testing::{self, Tally};
-use cerebro_core::{
-    Backend, Config, Metrics, Model, ModelError, PartitionId, Pass, Seed, Slot, Split, State,
-    TrialId, Unit, WorkerId,
-};
+use cerebro_core::testing::{self, Hang, Hanging};
+use cerebro_core::{Backend, ModelBuilder, PartitionId, Split, TrialId, Unit, WorkerId};
 use futures::executor::block_on;
 use support::experiments::{
     EPOCHS, Recorder, TRAIN, VALIDATION, experiment, is_as_if_undisturbed, rates,
@@ -31,59 +26,14 @@ const TRIAL: TrialId = TrialId(1);
 /// The unit that hangs the first time that it is run.
 const HANGS: Unit = Unit { trial: TRIAL, epoch: 1, split: Split::Train, partition: PartitionId(2) };
 
-/// Where the unit hangs until the test lets it go on.
-struct Gate {
-    closed: AtomicBool,
-    opens: Mutex<Receiver<()>>,
-}
-
-/// A tally that has done its work when it hangs, and does not hear that it is not wanted any more.
-struct Hanging {
-    tally: Tally,
-    gate: Arc<Gate>,
-}
-
-impl Model for Hanging {
-    fn initialize(&mut self, seed: Seed) -> Result<(), ModelError> {
-        self.tally.initialize(seed)
-    }
-
-    fn restore(&mut self, state: &State) -> Result<(), ModelError> {
-        self.tally.restore(state)
-    }
-
-    fn state(&mut self) -> Result<State, ModelError> {
-        self.tally.state()
-    }
-
-    fn train(&mut self, partition: &dyn Partition, pass: &Pass<'_>) -> Result<Metrics, ModelError> {
-        let metrics = self.tally.train(partition, pass)?;
-        if pass.unit() == HANGS && self.gate.closed.swap(false, Ordering::SeqCst) {
-            self.gate.opens.lock().unwrap().recv_timeout(LONG).expect("it is let go on");
-        }
-        Ok(metrics)
-    }
-
-    fn evaluate(
-        &mut self,
-        partition: &dyn Partition,
-        pass: &Pass<'_>,
-    ) -> Result<Metrics, ModelError> {
-        self.tally.evaluate(partition, pass)
-    }
-}
-
 /// Two workers that both hold everything.
 fn cluster(opens: Receiver<()>) -> (Arc<TcpBackend>, Vec<Worker>) {
-    let gate = Arc::new(Gate { closed: AtomicBool::new(true), opens: Mutex::new(opens) });
-    let build = move |config: &Config, _: &Slot| -> Result<Box<dyn Model>, ModelError> {
-        Ok(Box::new(Hanging { tally: Tally::new(config)?, gate: Arc::clone(&gate) }))
-    };
+    let builder: Arc<dyn ModelBuilder> = Arc::new(Hanging::on(HANGS, Hang::Until(opens)));
     let backend = driver().model("hanging", []).workers(2).replicas(2).lease(LONG).build().unwrap();
     let workers = (0..2).map(|_| {
-        let build = build.clone();
+        let builder = Arc::clone(&builder);
         let registry = Registry::new()
-            .model("hanging", move |_: &[u8]| Ok(Arc::new(build.clone()) as _))
+            .model("hanging", move |_: &[u8]| Ok(Arc::clone(&builder)))
             .dataset("tally", |_| Ok(Arc::new(testing::dataset(TRAIN, VALIDATION)) as _));
         let options = Options::new(backend.address().to_string()).threads_per_slot(1);
         Worker::with(registry, options)

@@ -9,8 +9,10 @@
 //! }
 //! ```
 
+mod hanging;
 mod tally;
 
+pub use hanging::{Hang, Hanging};
 pub use tally::{Tally, dataset};
 
 use std::collections::BTreeSet;
