@@ -2,33 +2,36 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use cerebro_backend_tcp::worker::Options;
 use cerebro_backend_tcp::{TcpBackend, TcpBackendBuilder};
 use cerebro_core::observe::Event;
-use cerebro_core::testing::Tally;
-use cerebro_core::{Config, Model, ModelError, Slot};
 use support::experiments::{
     Recorder, TRAIN, VALIDATION, experiment, is_as_if_undisturbed, rates, tells_of_losses,
 };
 use support::faulty::{self, Fault};
+use support::gate::Gate;
 use support::proxy::Proxy;
-use support::{Reserved, Worker, driver, registry};
+use support::{Reserved, Worker, driver};
 
 /// A driver of trials whose States take several chunks.
 fn large_states() -> TcpBackendBuilder {
     driver().model("faulty", [])
 }
 
+fn options(driver: SocketAddr) -> Options {
+    Options::new(driver.to_string()).threads_per_slot(1)
+}
+
 fn worker(driver: SocketAddr, change: impl FnOnce(Options) -> Options) -> Worker {
-    let options = Options::new(driver.to_string()).threads_per_slot(1);
-    Worker::with(faulty::registry(Fault::None, PathBuf::new()), change(options))
+    Worker::with(faulty::registry(Fault::None, PathBuf::new()), change(options(driver)))
 }
 
 fn run(
@@ -151,24 +154,17 @@ fn a_slow_worker_holds_up_no_trial_but_the_one_that_it_trains() {
     const OTHERS: u32 = 3;
     let backend = driver().workers(2).replicas(2).build().unwrap();
     let address = backend.address();
-    let (done, others_done) = channel::<()>();
     // Its first unit takes until all other trials have done their first epoch, so that nothing goes on
     // if any of them waits for it.
-    let gate = Arc::new(Mutex::new(others_done));
-    let slow = move |config: &Config, _: &Slot| -> Result<Box<dyn Model>, ModelError> {
-        let _ = gate.lock().unwrap().recv_timeout(Duration::from_mins(1));
-        Ok(Box::new(Tally::new(config)?))
-    };
-    let model = move |_: &[u8]| Ok(Arc::new(slow.clone()) as _);
-    let registry = registry().model("tally", model);
-    let options = Options::new(address.to_string()).threads_per_slot(1);
-    let _workers = [worker(address, |options| options), Worker::with(registry, options)];
-    let mut done = Some(done);
+    let gate = Gate::default();
+    gate.close();
+    let _workers =
+        [worker(address, |options| options), Worker::with(gate.registry(), options(address))];
     let mut units = 0;
     run(backend, move |event| {
         units += u32::from(matches!(event, Event::UnitCompleted { .. }));
         if units == OTHERS * (TRAIN + VALIDATION) {
-            done.take();
+            gate.open();
         }
     });
 }
@@ -185,18 +181,31 @@ fn a_worker_that_comes_before_its_driver_waits_for_it() {
 
 #[test]
 fn states_of_a_worker_that_refuses_connections_are_made_again_where_the_partitions_are_too() {
-    let backend = large_states().workers(1).replicas(2).build().unwrap();
+    let backend = driver().workers(1).replicas(2).build().unwrap();
     let address = backend.address();
     let reserved = Reserved::new();
     let nowhere = reserved.address().to_string();
-    let _first = worker(address, |options| options.advertise(&nowhere));
+    let gate = Gate::default();
+    let _first = Worker::with(gate.registry(), options(address).advertise(&nowhere));
     // The other is the second in every list of workers, so that nothing is made again there by luck.
     let (begun, begins) = channel();
     let _second = thread::spawn(move || {
         begins.recv().unwrap();
         worker(address, |options| options)
     });
-    let result = run(backend, move |_| begun.send(()).unwrap_or_default());
+    let mut trials = BTreeSet::new();
+    let result = run(backend, move |event| match event {
+        Event::UnitCompleted { unit, .. } if trials.len() < 2 => {
+            trials.insert(unit.trial);
+            // The first is in one of the two at most, and the second has to go on with the other.
+            if trials.len() == 2 {
+                gate.close();
+                begun.send(()).unwrap();
+            }
+        }
+        Event::UnitRepeated { .. } => gate.open(),
+        _ => {}
+    });
     assert!(result.summary().repeated_units >= 1, "{}", result.summary());
     let summary = result.summary().to_string();
     for part in [&nowhere, "refused", "repeated"] {

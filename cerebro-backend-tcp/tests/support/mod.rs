@@ -5,6 +5,7 @@
 
 pub mod experiments;
 pub mod faulty;
+pub mod gate;
 pub mod log;
 pub mod namespaces;
 pub mod proxy;
