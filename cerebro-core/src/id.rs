@@ -76,6 +76,6 @@ impl fmt::Display for Unit {
             Split::Train => "training",
             Split::Validation => "validation",
         };
-        write!(f, "{verb} of {} on {} in epoch {}", self.trial, self.partition, self.epoch)
+        write!(f, "{verb} of {} on {} in epoch {}", self.trial, self.partition, self.epoch + 1)
     }
 }
