@@ -207,10 +207,10 @@ async fn start(
         None => {
             let came = cluster.books().workers.len();
             return Err(failed(
-                format!("waiting for {workers} workers on {address}"),
+                format!("waiting for workers on {address}"),
                 format!(
-                    "{came} came within {} s; start more with `--driver {address}`, or wait for fewer",
-                    patience.as_secs()
+                    "{came} of {workers} came within {patience:?}; start more with `--driver {address}`, \
+                     or wait for fewer"
                 ),
             ));
         }

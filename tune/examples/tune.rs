@@ -9,7 +9,7 @@
 use std::process::ExitCode;
 
 use cerebro_tune::arguments::{self, Arguments, USAGE};
-use cerebro_tune::run;
+use cerebro_tune::{Fault, Misuse, run};
 
 /// What is wrong with the command line or the experiment's file.
 const USAGE_ERROR: u8 = 2;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     let arguments = match arguments::parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(error) => {
-            eprintln!("{error}\n\n{USAGE}");
+            eprintln!("{error}; `tune --help` shows how it is called");
             return ExitCode::from(USAGE_ERROR);
         }
     };
@@ -42,8 +42,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
-            let at_fault = error.downcast_ref::<cerebro_tune::Fault>().is_some();
-            if at_fault { ExitCode::from(USAGE_ERROR) } else { ExitCode::FAILURE }
+            if error.is::<Fault>() || error.is::<Misuse>() {
+                ExitCode::from(USAGE_ERROR)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::document::suggestion;
+
 /// How the program is called.
 pub const USAGE: &str = "\
 Usage:
@@ -19,6 +21,18 @@ Options:
   --control SOCKET  take commands at this Unix socket
   --help            show this text
 ";
+
+const FLAGS: [&str; 9] = [
+    "--resume",
+    "--extend-epochs",
+    "--extend-trials",
+    "--narrow",
+    "--check",
+    "--json",
+    "--workers",
+    "--control",
+    "--help",
+];
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +82,9 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Arguments, S
             "--json" => options.json = true,
             "--extend-epochs" | "--extend-trials" => {
                 let count = value("a number")?;
+                if count.parse::<u64>().is_err() {
+                    return Err(format!("{argument} needs a number after it, not `{count}`"));
+                }
                 let what = &argument["--extend-".len()..];
                 options.asked.push(vec!["extend".to_owned(), what.to_owned(), count]);
             }
@@ -81,7 +98,10 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Arguments, S
                     Some(count.ok_or("--workers needs a number of at least 1 after it")?);
             }
             "--control" => options.control = Some(value("the path of a socket")?.into()),
-            flag if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
+            flag if flag.starts_with('-') => {
+                let name = flag.split('=').next().unwrap_or(flag);
+                return Err(format!("unknown option {flag}; {}", suggestion(name, &FLAGS)));
+            }
             _ if file.is_some() => {
                 return Err(format!("one experiment at a time: what is `{argument}`?"));
             }
@@ -135,7 +155,9 @@ mod tests {
         for (line, expected) in [
             ("", "which experiment"),
             ("a.toml b.toml", "`b.toml`"),
-            ("a.toml --worker 2", "unknown option --worker"),
+            ("a.toml --worker 2", "unknown option --worker; did you mean `--workers`?"),
+            ("a.toml --workers=2", "unknown option --workers=2; did you mean `--workers`?"),
+            ("a.toml --resume --extend-trials some", "a number after it, not `some`"),
             ("a.toml --workers", "--workers needs"),
             ("a.toml --workers 0", "at least 1"),
             ("a.toml --resume --extend-epochs", "--extend-epochs needs a number"),

@@ -1,6 +1,6 @@
 //! `[backend]`: where the units run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +29,6 @@ pub enum Place {
     Tcp {
         /// How the driver is set up.
         builder: Box<TcpBackendBuilder>,
-        /// The folder of its certificates.
-        certificates: Option<PathBuf>,
     },
 }
 
@@ -51,7 +49,7 @@ fn cores() -> usize {
 
 fn local(table: &Table<'_>) -> Result<Place, Fault> {
     table.only(&["kind", "workers", "devices", "threads", "replicas", "partition_memory_bytes"])?;
-    let threads = table.optional("threads")?.unwrap_or(1).max(1);
+    let threads = table.positive("threads")?.unwrap_or(1);
     let devices = match (table.get("workers"), table.get("devices")) {
         (Some(_), Some(item)) => {
             return Err(item.fault("there is a worker for each device; give no `workers` then"));
@@ -60,19 +58,15 @@ fn local(table: &Table<'_>) -> Result<Place, Fault> {
             let items = item.list().ok_or_else(|| item.expected("a list of devices"))?;
             items.iter().map(device).collect::<Result<_, _>>()?
         }
-        (Some(item), None) => {
-            let count: usize = item.read()?;
-            if count == 0 {
-                return Err(item.fault("0 workers train nothing; give at least 1"));
-            }
-            vec![Device::Cpu; count]
+        (_, None) => {
+            let usual = (cores() / threads).max(1);
+            vec![Device::Cpu; table.positive("workers")?.unwrap_or(usual)]
         }
-        (None, None) => vec![Device::Cpu; (cores() / threads).max(1)],
     };
     Ok(Place::Local {
         devices,
         threads,
-        replicas: table.optional("replicas")?.unwrap_or(1),
+        replicas: table.positive("replicas")?.unwrap_or(1),
         memory: table.optional("partition_memory_bytes")?,
     })
 }
@@ -84,7 +78,12 @@ fn device(item: &Item<'_>) -> Result<Device, Fault> {
     }
     let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
     let message = format!("unknown device `{text}`; known are `cpu`, `cuda:0`, `cuda:1`, ...");
-    number.map(Device::Cuda).ok_or_else(|| item.fault(message))
+    let device = number.map(Device::Cuda).ok_or_else(|| item.fault(message))?;
+    if cfg!(feature = "cuda") {
+        return Ok(device);
+    }
+    let message = "this program trains on no GPU: build it with `--features cerebro-tune/cuda`";
+    Err(item.fault(message))
 }
 
 fn tcp(table: &Table<'_>, folder: &Path) -> Result<Place, Fault> {
@@ -98,13 +97,18 @@ fn tcp(table: &Table<'_>, folder: &Path) -> Result<Place, Fault> {
         "certificates",
     ])?;
     let mut builder = TcpBackend::builder();
-    if let Some(address) = table.optional::<String>("listen")? {
+    if let Some(item) = table.get("listen") {
+        let address: String = item.read()?;
+        if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            let message = format!("`{address}` is no address; write HOST:PORT");
+            return Err(item.fault(message));
+        }
         builder = builder.listen(address);
     }
-    if let Some(count) = table.optional("workers")? {
+    if let Some(count) = table.positive("workers")? {
         builder = builder.workers(count);
     }
-    if let Some(replicas) = table.optional("replicas")? {
+    if let Some(replicas) = table.positive("replicas")? {
         builder = builder.replicas(replicas);
     }
     if let Some(lease) = seconds(table, "lease_seconds")? {
@@ -113,11 +117,18 @@ fn tcp(table: &Table<'_>, folder: &Path) -> Result<Place, Fault> {
     if let Some(patience) = seconds(table, "patience_seconds")? {
         builder = builder.patience(patience);
     }
-    let certificates = table.optional::<String>("certificates")?.map(|path| folder.join(path));
-    Ok(Place::Tcp { builder: Box::new(builder), certificates })
+    if let Some(item) = table.get("certificates") {
+        let read = Certificates::read(folder.join(item.read::<String>()?));
+        let certificates = read.map_err(|error| {
+            item.fault(format!("{error}; `cerebro-worker certificates` makes such a folder"))
+        })?;
+        builder = builder.security(Security::MutualTls(certificates));
+    }
+    Ok(Place::Tcp { builder: Box::new(builder) })
 }
 
-fn seconds(table: &Table<'_>, key: &str) -> Result<Option<Duration>, Fault> {
+/// The time that `key` says, if it is there.
+pub(super) fn seconds(table: &Table<'_>, key: &str) -> Result<Option<Duration>, Fault> {
     let Some(item) = table.get(key) else { return Ok(None) };
     let seconds: f64 = item.read()?;
     let refused = || item.fault(format!("{seconds} seconds are no time to wait"));
@@ -131,9 +142,7 @@ impl Place {
             Place::Local { threads, replicas, memory, .. } => {
                 Place::Local { devices: vec![Device::Cpu; count], threads, replicas, memory }
             }
-            Place::Tcp { builder, certificates } => {
-                Place::Tcp { builder: Box::new(builder.workers(count)), certificates }
-            }
+            Place::Tcp { builder } => Place::Tcp { builder: Box::new(builder.workers(count)) },
         }
     }
 
@@ -155,16 +164,7 @@ impl Place {
                 }
                 Ok(Arc::new(builder.build()?))
             }
-            Place::Tcp { builder, certificates } => {
-                let mut builder = *builder;
-                if let Some(folder) = certificates {
-                    let read = Certificates::read(&folder);
-                    let certificates = read.map_err(|source| BackendError::Other {
-                        context: format!("reading the certificates in {}", folder.display()),
-                        source: source.into(),
-                    })?;
-                    builder = builder.security(Security::MutualTls(certificates));
-                }
+            Place::Tcp { builder } => {
                 let backend = builder.build()?;
                 eprintln!("listening     {}, for workers to dial in", backend.address());
                 Ok(Arc::new(backend))

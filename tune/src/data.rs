@@ -4,8 +4,8 @@ use std::path::Path;
 
 use cerebro_core::Seed;
 use cerebro_core::data::{
-    Compression, CsvFormat, Location, Normalization, ParquetDataset, Prepare, Scope, Source,
-    TensorColumns, Validation,
+    Compression, CsvFormat, DataError, Location, Normalization, ParquetDataset, Prepare, Scope,
+    Source, TensorColumns, Validation,
 };
 
 use super::document::{Fault, Item, Table};
@@ -14,7 +14,7 @@ use super::document::{Fault, Item, Table};
 pub fn open(table: &Table<'_>, folder: &Path, seed: Seed) -> Result<ParquetDataset, Fault> {
     table.only(&["url", "prepare"])?;
     let url = table.item_needed("url", "the folder or the URL of a prepared data set")?;
-    let location = location(&url.read::<String>()?, folder);
+    let location = location(&url, folder)?;
     let Some(prepare) = table.table("prepare")? else {
         return ParquetDataset::open(location).map_err(|error| {
             url.fault(format!("{error}; `data.prepare` makes a data set of raw files"))
@@ -27,8 +27,22 @@ pub fn open(table: &Table<'_>, folder: &Path, seed: Seed) -> Result<ParquetDatas
 }
 
 /// A URL as it is, a path beneath `folder`.
-pub fn location(text: &str, folder: &Path) -> Location {
-    if text.contains("://") { Location::from(text) } else { Location::from(folder.join(text)) }
+pub fn location(item: &Item<'_>, folder: &Path) -> Result<Location, Fault> {
+    let text: String = item.read()?;
+    let is_url = text.contains("://");
+    let location = if is_url { Location::from(text) } else { Location::from(folder.join(text)) };
+    match location.check() {
+        Ok(()) => Ok(location),
+        Err(DataError::Location { location, reason }) => {
+            let advice = if reason.contains("feature") {
+                ": build it with `--features cerebro-tune/aws`, `gcp`, `azure` or `http`"
+            } else {
+                ""
+            };
+            Err(item.fault(format!("`{location}` names no place: {reason}{advice}")))
+        }
+        Err(error) => Err(item.fault(error.to_string())),
+    }
 }
 
 fn request(table: &Table<'_>, folder: &Path, seed: Seed) -> Result<Prepare, Fault> {
@@ -104,15 +118,13 @@ fn read_source(item: &Item<'_>, folder: &Path) -> Result<Source, Fault> {
     if kind != "csv" {
         table.only(&kinds)?;
     }
-    let at = |path: &str| location(path, folder);
     if kind == "npy" {
         let files = table.item_needed("npy", "a table of files by column")?.table()?;
         let files = files.entries();
-        let files =
-            files.map(|(column, file)| Ok((column.to_owned(), at(&file.read::<String>()?))));
+        let files = files.map(|(column, file)| Ok((column.to_owned(), location(&file, folder)?)));
         return Ok(Source::npy(files.collect::<Result<Vec<_>, Fault>>()?));
     }
-    let place = at(&table.needed::<String>(kind)?);
+    let place = location(&table.item_needed(kind, "a path or a URL")?, folder)?;
     Ok(match kind {
         "parquet" => Source::parquet(place),
         "libsvm" => Source::libsvm(place),

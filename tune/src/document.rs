@@ -36,6 +36,11 @@ impl fmt::Display for Fault {
     }
 }
 
+/// What is wrong with what was asked for, other than the text of a file.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct Misuse(pub String);
+
 /// A TOML file's name and text.
 #[derive(Clone, Copy, Debug)]
 pub struct Document<'t> {
@@ -164,6 +169,19 @@ impl<'d> Table<'d> {
     /// The value of `key`, if it is there.
     pub fn optional<T: FromItem>(&self, key: &str) -> Result<Option<T>, Fault> {
         self.get(key).map(|item| item.read()).transpose()
+    }
+
+    /// The number `key`, if it is there, which is not to be 0.
+    pub fn positive<T: FromItem + Default + PartialEq>(
+        &self,
+        key: &str,
+    ) -> Result<Option<T>, Fault> {
+        let Some(item) = self.get(key) else { return Ok(None) };
+        let number: T = item.read()?;
+        if number == T::default() {
+            return Err(item.fault(format!("`{}` is 0, but at least 1 is needed", item.path)));
+        }
+        Ok(Some(number))
     }
 
     /// The table `key`, if it is there.

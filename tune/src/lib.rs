@@ -16,5 +16,5 @@ pub mod search;
 pub mod space;
 pub mod tagged;
 
-pub use document::Fault;
+pub use document::{Fault, Misuse};
 pub use plan::Plan;

@@ -11,7 +11,7 @@ use cerebro_core::{Search, Seed, Space};
 use cerebro_models::Trainer;
 
 use super::backend::{self, Place};
-use super::document::{Document, Fault, Table};
+use super::document::{Document, Fault, Misuse, Table};
 use super::search::Setting;
 use super::{data, model, search, space};
 
@@ -61,7 +61,7 @@ impl Plan {
     /// the space.
     pub fn read(path: &Path) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            .map_err(|error| Misuse(format!("cannot read {}: {error}", path.display())))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         Ok(Self::parse(&path.display().to_string(), &text, folder)?)
     }
@@ -126,10 +126,15 @@ impl Plan {
             .epochs(epochs)
             .seed(seed.0)
             .policy(policy);
-        if let Some(trials) = root.optional("concurrent_trials")? {
+        if let Some(trials) = root.positive("concurrent_trials")? {
             experiment = experiment.concurrent_trials(trials);
         }
         if let Some(trials) = root.optional("keep_models")? {
+            if trials == 0 && output.export {
+                let message = "with 0 no model is left to export at the end; give at least 1, or \
+                               `export = false` in [output]";
+                return Err(root.fault_at("keep_models", message));
+            }
             experiment = experiment.keep_models(trials);
         }
         if let Some(retention) = retention {
@@ -173,31 +178,22 @@ type Stored = (Option<Location>, Option<Duration>, Option<Retention>);
 fn store(root: &Table<'_>, folder: &Path) -> Result<Stored, Fault> {
     let Some(table) = root.table("store")? else { return Ok((None, None, None)) };
     table.only(&["url", "lease_seconds", "retention"])?;
-    let url: String = table.needed("url")?;
-    let lease: Option<f64> = table.optional("lease_seconds")?;
-    let lease = lease.map(Duration::try_from_secs_f64).transpose();
-    let lease = lease.map_err(|error| table.fault_at("lease_seconds", error.to_string()))?;
+    let url = table.item_needed("url", "a folder or the URL of a place in an object store")?;
+    let lease = backend::seconds(&table, "lease_seconds")?;
     let retention = table.table("retention")?.map(|table| retention(&table)).transpose()?;
-    Ok((Some(data::location(&url, folder)), lease, retention))
+    Ok((Some(data::location(&url, folder)?), lease, retention))
 }
 
 fn retention(table: &Table<'_>) -> Result<Retention, Fault> {
     table.only(&["last", "best", "every"])?;
-    let epochs = |key: &str| match table.optional::<u32>(key)? {
-        Some(0) => {
-            let path = format!("`store.retention.{key}` is 0, but at least 1 is needed");
-            Err(table.fault_at(key, path))
-        }
-        epochs => Ok(epochs),
-    };
     let mut retention = Retention::new();
-    if let Some(last) = epochs("last")? {
-        retention = retention.last(last as usize);
+    if let Some(last) = table.positive("last")? {
+        retention = retention.last(last);
     }
-    if let Some(best) = epochs("best")? {
-        retention = retention.best(best as usize);
+    if let Some(best) = table.positive("best")? {
+        retention = retention.best(best);
     }
-    if let Some(every) = epochs("every")? {
+    if let Some(every) = table.positive("every")? {
         retention = retention.every(every);
     }
     Ok(retention)

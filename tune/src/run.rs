@@ -22,6 +22,7 @@ use serde_json::json;
 
 use super::arguments::Options;
 use super::control;
+use super::document::Misuse;
 use super::plan::{Output, Plan};
 
 /// Any error, on its way to the terminal.
@@ -35,7 +36,7 @@ const REPORT: Duration = Duration::from_secs(15);
 /// `stopper` is given the handle before anything runs, so that Ctrl-C can stop it.
 pub fn run(options: &Options, stopper: impl FnOnce(ExperimentHandle)) -> Result<(), AnyError> {
     let asked = options.asked.iter().map(|words| control::command(words));
-    let asked = asked.collect::<Result<Vec<Command>, String>>()?;
+    let asked = asked.collect::<Result<Vec<Command>, String>>().map_err(Misuse)?;
     let mut plan = Plan::read(&options.file)?;
     if let Some(count) = options.workers {
         plan.place = plan.place.with_workers(count);
@@ -48,7 +49,8 @@ pub fn run(options: &Options, stopper: impl FnOnce(ExperimentHandle)) -> Result<
         if plan.place.has_gpus() { runtime::install_cuda()? } else { runtime::install()? };
     eprintln!("ONNX Runtime  {}", library.library().display());
     fs::create_dir_all(&plan.output.folder).map_err(|error| {
-        format!("cannot create the folder {}: {error}", plan.output.folder.display())
+        let folder = plan.output.folder.display();
+        format!("cannot create the folder {folder} (`folder` in [output]): {error}")
     })?;
 
     let experiment = observed(plan.experiment, &plan.output, options)?;
@@ -58,9 +60,9 @@ pub fn run(options: &Options, stopper: impl FnOnce(ExperimentHandle)) -> Result<
         (None, false) => experiment,
         (None, true) => {
             let file = options.file.display();
-            return Err(format!(
+            return Err(Misuse(format!(
                 "{file} has no `store`, so there is nothing to resume; add [store] with a `url`"
-            )
+            ))
             .into());
         }
     };
@@ -176,8 +178,7 @@ fn advised(error: ExperimentError, options: &Options) -> AnyError {
             .into()
         }
         ExperimentError::Store(StoreError::Location { .. }) => format!(
-            "{error} (`url` in [store] of {file}); this program takes object stores when it is built with \
-             `--features cerebro-tune/aws`, `gcp`, `azure` or `http`"
+            "{error} (`url` in [store] of {file})"
         )
         .into(),
         _ => error.into(),

@@ -4,9 +4,10 @@ use cerebro_core::search::{
     Asha, BracketSizes, Grid, Hyperband, MedianStopping, Population, QuasiRandom, Random, Rungs,
     SearchError, StopRule, StopWhen, SuccessiveHalving, Tpe,
 };
+use cerebro_core::space::SpaceError;
 use cerebro_core::{Config, Search, Seed, Space};
 
-use super::document::{Fault, Table};
+use super::document::{Fault, Table, suggestion};
 
 /// What a search is made for.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +129,13 @@ pub fn read(table: &Table<'_>, setting: Setting<'_>) -> Result<Box<dyn Search>, 
         Kind::Population => {
             keys(&["size", "explored", "interval"], false)?;
             let explored: Vec<String> = table.needed("explored")?;
+            let known: Vec<&str> =
+                space.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+            if let Some(wrong) = explored.iter().find(|name| !known.contains(&name.as_str())) {
+                let nearest = suggestion(wrong, &known);
+                let message = format!("the space has no hyperparameter `{wrong}`; {nearest}");
+                return Err(table.fault_at("explored", message));
+            }
             let search = Population::new(space, table.needed("size")?, explored, seed);
             let interval = table.optional("interval")?.unwrap_or(1);
             made(search.and_then(|search| search.with_interval(interval)).map(boxed))
@@ -141,6 +149,15 @@ fn boxed(search: impl Search + 'static) -> Box<dyn Search> {
 
 /// The fault at the setting that is wrong.
 fn at(table: &Table<'_>, error: &SearchError) -> Fault {
+    if let SearchError::Space(SpaceError::ContinuousGrid { name, domain }) = error {
+        return table.fault_at(
+            "kind",
+            format!(
+                "`{name}` is continuous ({domain}): a grid needs `points = 5`, or another number, \
+                 beside its domain in [space], or a `choice` instead"
+            ),
+        );
+    }
     let key = match error {
         SearchError::Setting { setting, .. } => setting,
         SearchError::NoTrials => "trials",

@@ -70,9 +70,14 @@ fn explain<T: DeserializeOwned>(
             None => item.fault(message),
         };
     }
-    let shown = format!("this {what} cannot be read: {message}");
+    let shown = |item: &Item<'_>| match message.split_once(", expected ") {
+        Some((found, expected)) if found.starts_with("invalid type") => {
+            item.expected(in_toml(expected))
+        }
+        _ => item.fault(format!("this {what} cannot be read: {message}")),
+    };
     let Some(table) = table.filter(|_| message.starts_with("invalid")) else {
-        return item.fault(shown);
+        return shown(item);
     };
     // Without the key that serde stumbles over, it says something else.
     let is_guilty = |key: &str| {
@@ -82,8 +87,20 @@ fn explain<T: DeserializeOwned>(
         error.is_none_or(|error| error.to_string() != message)
     };
     match table.entries().find(|(key, _)| *key != tag && is_guilty(key)) {
-        Some((_, item)) => item.fault(shown),
-        None => item.fault(shown),
+        Some((_, item)) => shown(&item),
+        None => shown(item),
+    }
+}
+
+/// What serde expects, in this program's words.
+fn in_toml(expected: &str) -> &str {
+    match expected {
+        "f32" | "f64" => "a number",
+        "i64" | "u32" | "u64" | "usize" => "a whole number",
+        "a sequence" => "a list",
+        "a string" => "a text",
+        "a boolean" => "true or false",
+        other => other,
     }
 }
 

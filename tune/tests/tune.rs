@@ -76,6 +76,60 @@ fn a_value_of_the_wrong_type_is_told_with_the_one_that_is_needed() {
 }
 
 #[test]
+fn numbers_and_times_that_leave_nothing_to_do_are_refused() {
+    let none = |key: &str, place: &str| {
+        let line = format!("epochs = 2\n{key} = 0");
+        refuses("epochs = 2", &line, place, &[&format!("`{key}` is 0, but at least 1 is needed")]);
+    };
+    none("concurrent_trials", "0\nobjective");
+    let export = &["no model is left to export", "`export = false`"];
+    refuses("epochs = 2", "epochs = 2\nkeep_models = 0", "0\nobjective", export);
+    let none = &["`backend.workers` is 0, but at least 1 is needed"];
+    refuses("workers = 2", "workers = 0", "0\n\n[store]", none);
+    refuses(
+        "url = \"store\"",
+        "url = \"store\"\nlease_seconds = -3",
+        "-3\n",
+        &["-3 seconds are no time to wait"],
+    );
+}
+
+#[test]
+fn a_backend_that_cannot_be_is_told_before_anything_runs() {
+    let local = "kind = \"local\"\nworkers = 2";
+    let tcp = |line: &str| format!("kind = \"tcp\"\n{line}");
+    refuses(local, &tcp("listen = \"here\""), "\"here\"", &["`here` is no address", "HOST:PORT"]);
+    refuses(
+        local,
+        &tcp("certificates = \"absent\""),
+        "\"absent\"",
+        &["absent/key.pem", "`cerebro-worker certificates`"],
+    );
+    #[cfg(not(feature = "cuda"))]
+    refuses(
+        local,
+        "kind = \"local\"\ndevices = [\"cpu\", \"cuda:0\"]",
+        "\"cuda:0\"",
+        &["--features cerebro-tune/cuda"],
+    );
+}
+
+#[test]
+fn a_url_of_a_store_that_the_program_does_not_know_is_told_at_the_key_that_has_it() {
+    let store = "url = \"store\"";
+    let url = |url: &str| store.replace("store", url);
+    refuses(store, &url("s4://bucket/run"), "\"s4:", &["`s4` is none of file, s3"]);
+    #[cfg(not(feature = "aws"))]
+    {
+        let built = ["needs the feature `aws`", "build it with `--features cerebro-tune/aws`"];
+        refuses(store, &url("s3://bucket/run"), "\"s3:", &built);
+        refuses("url = \"data\"", "url = \"s3://bucket/data\"", "\"s3:", &built);
+        let (text, _) = refused("{ parquet = \"", "{ parquet = \"s3://bucket");
+        assert!(text.contains(built[0]), "{text}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_told_with_its_place() {
     refuses("epochs = 2", "epochs = ", "\nobjective", &[]);
     let (text, (line, _)) = refused("[store]", "[store");
@@ -109,6 +163,20 @@ fn names_of_searches_policies_losses_and_builders_are_checked_against_those_that
         "label_smothing",
         &["unknown key `label_smothing`", "did you mean `label_smoothing`"],
     );
+    refuses(
+        "\"cross_entropy\"",
+        "{ kind = \"cross_entropy\", label_smoothing = \"some\" }",
+        "\"some\"",
+        &["`model.loss.label_smoothing` is a text, but a number is needed"],
+    );
+    let random = "kind = \"random\"\ntrials = 4";
+    refuses(
+        random,
+        "kind = \"population\"\nsize = 4\nexplored = [\"learning_rat\"]",
+        "[\"learning_rat\"]",
+        &["no hyperparameter `learning_rat`; did you mean `learning_rate`"],
+    );
+    refuses(random, "kind = \"grid\"", "\"grid\"", &["`learning_rate` is", "needs `points = 5`"]);
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn a_place_that_cannot_be_written_is_refused_with_the_place_and_what_to_do() {
     let file = folder.path().join("notes.txt");
     std::fs::write(&file, "no folder").unwrap();
     let (error, text) = refusal(experiment().store(file.join("run")));
-    assert!(matches!(error, StoreError::Access { .. }), "{text}");
+    assert!(matches!(error, StoreError::Location { .. }), "{text}");
     assert!(text.contains("notes.txt") && text.contains("check the path and the permissions"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "no folder");
 }

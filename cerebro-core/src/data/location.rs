@@ -88,6 +88,19 @@ impl std::fmt::Display for Location {
     }
 }
 
+/// Why URLs of this scheme are not understood, if they are not.
+fn unsupported(scheme: &str) -> Option<String> {
+    let (feature, is_built) = match scheme {
+        "s3" | "s3a" => ("aws", cfg!(feature = "aws")),
+        "gs" => ("gcp", cfg!(feature = "gcp")),
+        "az" | "adl" | "azure" | "abfs" | "abfss" => ("azure", cfg!(feature = "azure")),
+        "http" | "https" => ("http", cfg!(feature = "http")),
+        _ => return Some(format!("`{scheme}` is none of file, s3, gs, az, http and https")),
+    };
+    let reason = format!("`{scheme}` needs the feature `{feature}`, which this program lacks");
+    (!is_built).then_some(reason)
+}
+
 /// The URL of `name` in the folder `url`.
 fn below(url: &str, name: &str) -> String {
     format!("{}/{name}", url.trim_end_matches('/'))
@@ -111,6 +124,11 @@ impl Location {
                 url: url.as_ref().map(|url| below(url, name)),
             },
         })
+    }
+
+    /// An error if this is a URL of a store that this program does not know. The store is asked nothing.
+    pub fn check(&self) -> Result<(), DataError> {
+        self.resolve().map(drop)
     }
 
     /// What names this place in another process: an absolute URL; none for a store that was given
@@ -139,11 +157,10 @@ impl Location {
         }
         // Clients spawn connection tasks as they are made, so they need the runtime around them.
         let _inside = runtime()?.enter();
-        let (store, path) = object_store::parse_url_opts(&url, std::env::vars()).map_err(|error| {
-            wrong(format!(
-                "{error}; stores other than this machine's files need a feature of the crate: aws, gcp, azure or http"
-            ))
-        })?;
+        let (store, path) =
+            object_store::parse_url_opts(&url, std::env::vars()).map_err(|error| {
+                wrong(unsupported(url.scheme()).unwrap_or_else(|| error.to_string()))
+            })?;
         Ok(Location(Place::Object { store: Arc::from(store), path, url: Some(text.clone()) }))
     }
 

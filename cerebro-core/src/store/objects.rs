@@ -122,12 +122,9 @@ impl Objects {
 
 fn folder(path: &FilePath, name: &str) -> Result<Objects, StoreError> {
     let made = std::fs::create_dir_all(path).and_then(|()| path.canonicalize());
-    let path = made.map_err(|error| StoreError::Access {
-        action: "make the folder",
-        path: path.display().to_string(),
-        store: name.to_owned(),
-        source: error.into(),
-        advice: "check the path and the permissions",
+    let path = made.map_err(|error| StoreError::Location {
+        location: name.to_owned(),
+        reason: format!("cannot make the folder: {error}; check the path and the permissions"),
     })?;
     // Synced, so that what was told to be durable outlives the machine and not the process alone.
     let store = LocalFileSystem::new_with_prefix(path).map(|store| store.with_fsync(true));
