@@ -6,7 +6,11 @@ mod blueprint;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cerebro_core::{Blueprint, Config, Model, ModelBuilder, ModelError, Slot, State, Value};
+use cerebro_core::data::{ElementType, MemoryPartition, Tensor, TensorSpec};
+use cerebro_core::{
+    Blueprint, Config, Model, ModelBuilder, ModelError, PartitionId, Slot, State, Value,
+};
+use ndarray::ArrayD;
 
 use crate::bindings::Bindings;
 use crate::export::Export;
@@ -18,7 +22,7 @@ use crate::optim::{Optimizer, OptimizerKind};
 use crate::pretrained::{Pretrained, PretrainedReport};
 use crate::program::Program;
 use crate::state::{TrainingState, portable_bytes};
-use crate::step::{Memory, SlotCaches};
+use crate::step::{Memory, SlotCaches, Task};
 use crate::training::{ParameterGroup, TrainingSpec};
 
 pub use architecture::Architecture;
@@ -230,6 +234,25 @@ impl Trainer {
     pub fn from_blueprint(bytes: &[u8]) -> Result<Self, ModelError> {
         blueprint::read(bytes)
             .map_err(|error| ModelError::other("cannot make a trainer of this blueprint", error))
+    }
+
+    /// An error if the tensors of a data set cannot feed the network of `config`: if one that it takes
+    /// is not there, or is of another shape or type. What they hold is not looked at.
+    pub fn check_data(&self, config: &Config, tensors: &[TensorSpec]) -> Result<(), ModelError> {
+        let row = tensors.iter().map(|spec| {
+            let shape = [&[1], &spec.shape[..]].concat();
+            let tensor = if spec.element == ElementType::F32 {
+                Tensor::from(ArrayD::<f32>::zeros(shape))
+            } else {
+                Tensor::from(ArrayD::<i64>::zeros(shape))
+            };
+            (spec.name.clone(), tensor)
+        });
+        let row = MemoryPartition::new(PartitionId(0), row)?;
+        let (program, read) = self.prepare(config)?;
+        let shapes = self.bindings.shapes(&program, &row, read.batch_size)?;
+        let interface = program.interface(&shapes)?;
+        self.bindings.feed(&row, &interface, Task::Step).map(drop)
     }
 
     /// The inference-only model of a trial: its network with the weights of `state`.

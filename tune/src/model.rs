@@ -168,6 +168,19 @@ pub fn check(trainer: &Trainer, space: &Space, table: &Table<'_>) -> Result<(), 
     Ok(())
 }
 
+/// Refuses a network that the data set's tensors cannot feed.
+pub fn check_data(
+    trainer: &Trainer,
+    space: &Space,
+    table: &Table<'_>,
+    dataset: &dyn Dataset,
+) -> Result<(), Fault> {
+    let config = space.sample(Seed(0).derive("tune.check", &[0]));
+    trainer.check_data(&config, dataset.tensors()).map_err(|error| {
+        table.fault_at("network", format!("the network does not fit the data: {error}"))
+    })
+}
+
 /// Refuses the name of a tensor that the data set does not have.
 pub fn check_tensors(table: &Table<'_>, dataset: &dyn Dataset) -> Result<(), Fault> {
     let known: Vec<&str> = dataset.tensors().iter().map(|spec| spec.name.as_str()).collect();

@@ -115,6 +115,7 @@ impl Plan {
         model::check(&trainer, &space, &space_table)?;
         let dataset: ParquetDataset = data::open(&data_table, folder, seed)?;
         model::check_tensors(&model_table, &dataset)?;
+        model::check_data(&trainer, &space, &model_table, &dataset)?;
 
         let trainer = Arc::new(trainer);
         let mut experiment = Experiment::builder()

@@ -297,6 +297,18 @@ fn a_tensor_that_the_data_set_does_not_have_is_told_with_those_that_it_has() {
 }
 
 #[test]
+fn a_network_that_does_not_fit_the_data_is_told_before_anything_runs() {
+    refuses(
+        "inputs = 64",
+        "inputs = 63",
+        "{ builder",
+        &["does not fit the data", "rows of shape [63]", "`pixels` has rows of shape [64]"],
+    );
+    let target = ["does not fit the data", "`pixels` has rows of shape [64]"];
+    refuses("target = \"label\"", "target = \"pixels\"", "{ builder", &target);
+}
+
+#[test]
 fn data_and_files_that_are_not_there_are_told_at_the_key_that_names_them() {
     let (text, _) = refused("digits.parquet", "digit.parquet");
     assert!(text.contains("cannot prepare the data") && text.contains("digit.parquet"), "{text}");

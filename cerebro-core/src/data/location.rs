@@ -82,7 +82,7 @@ impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0 {
             Place::Path(path) => path.display().fmt(f),
-            Place::Url(url) => url.fmt(f),
+            Place::Url(url) | Place::Object { url: Some(url), .. } => url.fmt(f),
             Place::Object { store, path, .. } => write!(f, "{store}/{path}"),
         }
     }
