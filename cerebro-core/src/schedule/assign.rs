@@ -76,9 +76,8 @@ impl Scheduler {
     fn begin(&mut self, unit: Unit, choice: Choice) -> Assignment {
         let (trial, partition, worker) =
             (choice.job as usize, choice.partition as usize, choice.worker as usize);
-        let expected = self.board.estimate(trial, partition, worker);
         self.guesses.started(trial, worker);
-        let attempt = Attempt { unit, trial, partition, started: self.now, expected };
+        let attempt = Attempt { unit, trial, partition, started: self.now };
         self.workers[worker].running.push(attempt);
         self.running += 1;
         let maker = self.board.jobs[trial].location;
@@ -115,7 +114,7 @@ impl Scheduler {
         let workers = self.workers.iter().enumerate();
         let units = workers.flat_map(|(worker, state)| {
             state.running.iter().map(move |attempt| Running {
-                ends: self.still_takes(attempt),
+                ends: self.still_takes(attempt, worker),
                 job: attempt.trial as u32,
                 partition: attempt.partition as u32,
                 worker: worker as u32,
@@ -124,13 +123,11 @@ impl Scheduler {
         units.collect()
     }
 
-    /// Seconds that a running unit still takes. One that is late is taken to need a tenth more.
-    pub(super) fn still_takes(&self, attempt: &Attempt) -> f64 {
+    /// Seconds that a running unit still takes, by what is known by now. One that is late is taken to
+    /// need a tenth more.
+    pub(super) fn still_takes(&self, attempt: &Attempt, worker: usize) -> f64 {
         let elapsed = self.now.saturating_sub(attempt.started).as_secs_f64();
-        if elapsed > attempt.expected * LATE {
-            elapsed * 0.1
-        } else {
-            (attempt.expected - elapsed).max(0.0)
-        }
+        let expected = self.board.estimate(attempt.trial, attempt.partition, worker);
+        if elapsed > expected * LATE { elapsed * 0.1 } else { (expected - elapsed).max(0.0) }
     }
 }

@@ -46,7 +46,7 @@ impl Scheduler {
         let mut worker_waits = vec![0.0_f64; self.workers.len()];
         for (worker, state) in self.workers.iter().enumerate() {
             for attempt in &state.running {
-                let left = self.still_takes(attempt);
+                let left = self.still_takes(attempt, worker);
                 worker_waits[worker] += left;
                 let wait = job_waits.entry(attempt.trial).or_default();
                 *wait = wait.max(left);

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::fit::Fit;
 use crate::id::Split;
 
 /// How much of what was learned remains when a unit is measured; recent units count more, since
@@ -102,7 +103,7 @@ struct TrialCost {
 }
 
 /// The learned costs of trials and workers, by their dense numbers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Costs {
     trials: Vec<TrialCost>,
     slowness: Vec<Slowness>,
@@ -112,6 +113,29 @@ pub(super) struct Costs {
     highest: f64,
     /// Validation rate over training rate, over all trials.
     validation_ratio: Mean,
+    /// What the first units say together; goes before the means while there is one.
+    fit: Option<Fit>,
+}
+
+/// Whose costs are known better by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Learned {
+    /// The trial's and the worker's.
+    OfUnit,
+    OfAll,
+}
+
+impl Default for Costs {
+    fn default() -> Self {
+        Self {
+            trials: Vec::new(),
+            slowness: Vec::new(),
+            guess_scale: Mean::default(),
+            highest: 0.0,
+            validation_ratio: Mean::default(),
+            fit: Some(Fit::default()),
+        }
+    }
 }
 
 impl Costs {
@@ -191,7 +215,7 @@ impl Costs {
         split: Split,
         rows: u64,
         cost: Duration,
-    ) {
+    ) -> Learned {
         let per_row = cost.as_secs_f64() / rows as f64;
         let before = self.trials[trial];
         let known = match split {
@@ -221,5 +245,42 @@ impl Costs {
                 }
             }
         }
+        if split == Split::Train && self.fit_in(trial, worker, per_row) {
+            Learned::OfAll
+        } else {
+            Learned::OfUnit
+        }
+    }
+
+    /// Lets each trial and each worker learn from its own units alone from now on.
+    pub(super) fn end_fit(&mut self) {
+        self.fit = None;
+    }
+
+    /// Fits the unit in with all others, if that is done still.
+    fn fit_in(&mut self, trial: usize, worker: usize, per_row: f64) -> bool {
+        let Some(fit) = &mut self.fit else {
+            return false;
+        };
+        if !fit.add(trial, self.trials[trial].guess, worker, per_row) {
+            self.fit = None;
+            return false;
+        }
+        self.highest = 0.0;
+        for (trial, cost) in self.trials.iter_mut().enumerate() {
+            if let Some(rate) = fit.rate(trial) {
+                cost.training.rate.value = rate;
+                self.highest = self.highest.max(rate);
+            }
+        }
+        for (worker, slowness) in self.slowness.iter_mut().enumerate() {
+            if let Some(fitted) = fit.slowness(worker) {
+                slowness.mean.value = fitted;
+            }
+        }
+        if let Some(scale) = fit.scale() {
+            self.guess_scale.value = scale;
+        }
+        true
     }
 }

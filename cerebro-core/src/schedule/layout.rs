@@ -73,8 +73,10 @@ impl Layout {
         self.weigh();
     }
 
-    pub(super) fn set_slowness(&mut self, worker: usize, slowness: f64) {
-        self.workers[worker].slowness = slowness;
+    pub(super) fn set_slowness(&mut self, workers: impl Iterator<Item = (usize, f64)>) {
+        for (worker, slowness) in workers {
+            self.workers[worker].slowness = slowness;
+        }
         self.weigh();
     }
 

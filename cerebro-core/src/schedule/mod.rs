@@ -30,6 +30,7 @@ mod bound;
 mod cost;
 mod dispatch;
 mod error;
+mod fit;
 mod job;
 mod layout;
 mod lookahead;

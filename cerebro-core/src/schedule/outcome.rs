@@ -1,7 +1,9 @@
 //! What became of a unit, and what it teaches.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use super::cost::Learned;
 use super::error::ScheduleError;
 use super::job::{Done, Phase};
 use super::report::{Completion, Failure, Next};
@@ -10,8 +12,14 @@ use super::speculation::{Other, STRAGGLES};
 use crate::id::{Split, Unit, WorkerId};
 
 /// A change of a rate or a speed that is worth computing all sums anew.
-const RATE_CHANGE: f64 = 0.01;
-const SLOWNESS_CHANGE: f64 = 0.2;
+const CHANGE: f64 = 0.01;
+
+/// The same where that takes long: for more open visits than so many times the units done since.
+const GREAT_CHANGE: f64 = 0.2;
+const VISITS_PER_UNIT: usize = 256;
+
+/// The most visits, of all trials on all partitions, for which the first units are fitted together.
+const FITTED_VISITS: usize = 1 << 16;
 
 impl Scheduler {
     /// Takes in that a unit is done, and the time that it took.
@@ -105,12 +113,23 @@ impl Scheduler {
     fn learn(&mut self, trial: usize, worker: usize, partition: usize, cost: Duration) {
         let spec = &self.partitions[partition];
         self.lookahead.earn(cost.as_secs_f64());
-        self.costs.learn(trial, worker, spec.split, spec.rows, cost);
-        self.refresh_rate(trial);
-        self.refresh_slowness(worker);
+        self.units_since_change += 1;
+        if self.board_size() > FITTED_VISITS {
+            self.costs.end_fit();
+        }
+        match self.costs.learn(trial, worker, spec.split, spec.rows, cost) {
+            Learned::OfUnit => {
+                self.refresh_rate(trial);
+                self.refresh_slowness(worker..worker + 1);
+            }
+            Learned::OfAll => {
+                (0..self.trials.len()).for_each(|trial| self.refresh_rate(trial));
+                self.refresh_slowness(0..self.workers.len());
+            }
+        }
         let scales = self.costs.scales();
-        if differs(scales.0, self.scales.0, SLOWNESS_CHANGE)
-            || differs(scales.1, self.scales.1, SLOWNESS_CHANGE)
+        if differs(scales.0, self.scales.0, GREAT_CHANGE)
+            || differs(scales.1, self.scales.1, GREAT_CHANGE)
         {
             self.scales = scales;
             for trial in 0..self.trials.len() {
@@ -121,22 +140,38 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn refresh_slowness(&mut self, worker: usize) {
-        self.board.seats[worker].measured = self.costs.is_speed_known(worker);
-        let slowness = self.costs.slowness(worker);
-        if differs(slowness, self.board.layout.slowness(worker), SLOWNESS_CHANGE) {
-            self.board.relayout(|layout| layout.set_slowness(worker, slowness));
+    pub(super) fn refresh_slowness(&mut self, workers: Range<usize>) {
+        let costs = &self.costs;
+        let layout = &self.board.layout;
+        let is_due = self.board_size() <= self.units_since_change * VISITS_PER_UNIT;
+        let change = if is_due { CHANGE } else { GREAT_CHANGE };
+        let has_changed =
+            |&worker: &usize| differs(costs.slowness(worker), layout.slowness(worker), change);
+        let changed: Vec<usize> = workers.clone().filter(has_changed).collect();
+        if !changed.is_empty() {
+            self.units_since_change = 0;
+            self.board.relayout(|layout| {
+                layout.set_slowness(changed.iter().map(|&worker| (worker, costs.slowness(worker))));
+            });
         }
-        self.fastest = self.fastest.min(slowness);
-        self.may_straggle |= self.costs.lasting_slowness(worker) >= STRAGGLES * self.fastest;
+        for worker in workers {
+            self.board.seats[worker].measured = costs.is_speed_known(worker);
+            self.fastest = self.fastest.min(costs.slowness(worker));
+            self.may_straggle |= costs.lasting_slowness(worker) >= STRAGGLES * self.fastest;
+        }
+    }
+
+    /// What changes of all rates or speeds cost to take in.
+    fn board_size(&self) -> usize {
+        self.board.working.len() * self.board.layout.partitions()
     }
 
     fn refresh_rate(&mut self, trial: usize) {
         let training = self.costs.rate(trial, Split::Train);
         let validation = self.costs.rate(trial, Split::Validation);
         let job = &self.board.jobs[trial];
-        if differs(training, job.training_rate, RATE_CHANGE)
-            || differs(validation, job.validation_rate, RATE_CHANGE)
+        if differs(training, job.training_rate, CHANGE)
+            || differs(validation, job.validation_rate, CHANGE)
         {
             self.board.change(trial, |job| {
                 job.training_rate = training;

@@ -52,6 +52,8 @@ pub struct Scheduler {
     /// The least slowness that any worker ever had.
     pub(super) fastest: f64,
     pub(super) running: usize,
+    /// Units that were measured since the board took in a change of speed.
+    pub(super) units_since_change: usize,
     pub(super) now: Duration,
 }
 
@@ -71,7 +73,6 @@ pub(super) struct Attempt {
     pub(super) trial: usize,
     pub(super) partition: usize,
     pub(super) started: Duration,
-    pub(super) expected: f64,
 }
 
 /// What is known of a trial beside its place on the board.
@@ -140,6 +141,7 @@ impl Scheduler {
             may_straggle: false,
             fastest: 1.0,
             running: 0,
+            units_since_change: 0,
             now: Duration::ZERO,
         })
     }

@@ -121,9 +121,10 @@ impl Scheduler {
         });
         for (worker, attempt) in late.collect::<Vec<_>>() {
             let elapsed = self.now.saturating_sub(attempt.started).as_secs_f64();
-            if elapsed > attempt.expected && attempt.expected > 0.0 {
-                self.costs.learn_slowness(worker, elapsed / attempt.expected);
-                self.refresh_slowness(worker);
+            let expected = self.board.estimate(attempt.trial, attempt.partition, worker);
+            if elapsed > expected && expected > 0.0 {
+                self.costs.learn_slowness(worker, elapsed / expected);
+                self.refresh_slowness(worker..worker + 1);
             }
         }
     }
