@@ -4,7 +4,7 @@ use std::error::Error;
 
 use cerebro_core::Seed;
 use cerebro_core::schedule::Policy;
-use cerebro_core::simulate::{KnownCosts, Uniform};
+use cerebro_core::simulate::{KnownCosts, SimulationError, Uniform};
 
 const SIGMAS: [f64; 3] = [0.0, 0.3, 1.0];
 const TRIALS: [usize; 4] = [4, 16, 64, 256];
@@ -65,9 +65,16 @@ fn cells(seeds: u64, mut done: impl FnMut(&Cell)) -> Result<Vec<Cell>, Box<dyn E
             for (trials, workers) in TRIALS.iter().flat_map(|&t| WORKERS.map(|w| (t, w))) {
                 let job = job(cluster, sigma, trials, workers, epochs);
                 let mut ratios = [Ratio { mean: 0.0, worst: 0.0 }; WAYS.len()];
-                for (found, (_, policy, costs)) in ratios.iter_mut().zip(WAYS) {
-                    *found = ratio(&Uniform { policy, costs, ..job.clone() }, seeds)?;
-                }
+                std::thread::scope(|scope| -> Result<(), SimulationError> {
+                    let ways = WAYS.map(|(_, policy, costs)| {
+                        let job = Uniform { policy, costs, ..job.clone() };
+                        scope.spawn(move || ratio(&job, seeds))
+                    });
+                    for (found, way) in ratios.iter_mut().zip(ways) {
+                        *found = way.join().expect("a simulation does not panic")?;
+                    }
+                    Ok(())
+                })?;
                 let cell = Cell { cluster, sigma, trials, workers, epochs, ratios };
                 done(&cell);
                 cells.push(cell);
@@ -85,7 +92,7 @@ fn job(cluster: Cluster, sigma: f64, trials: usize, workers: usize, epochs: u32)
     }
 }
 
-fn ratio(job: &Uniform, seeds: u64) -> Result<Ratio, Box<dyn Error>> {
+fn ratio(job: &Uniform, seeds: u64) -> Result<Ratio, SimulationError> {
     let mut ratio = Ratio { mean: 0.0, worst: 0.0 };
     for seed in 0..seeds {
         let found = job.plan(Seed(seed)).run(|_| ())?.ratio();

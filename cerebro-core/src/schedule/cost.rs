@@ -18,7 +18,7 @@ const MEMORY: f64 = 0.75;
 const FIRST_VALIDATION_RATIO: f64 = 1.0 / 3.0;
 
 /// A unit counts for a worker's speed as if it took at most so many times as long as expected.
-const OUTLIER: f64 = 4.0;
+pub(super) const OUTLIER: f64 = 4.0;
 
 /// So many training units in a row tell a worker that is slow from one that was busy for a moment.
 const IN_A_ROW: usize = 5;

@@ -5,18 +5,20 @@
 //! that were measured so far make a system of such equations: a two-way layout (Scheffé 1959, "The
 //! Analysis of Variance", chapter 4), solved by least squares. Once each trial has been on two
 //! workers, hardly anything is left open, long before every pair was measured. What is left open is
-//! held to the guesses of the rates, up to a common scale, and to workers that are alike.
+//! held to the guesses of the rates, up to a common scale, or to trials that are alike, and to workers
+//! that are alike.
 //!
 //! The equations are solved by conjugate gradients (Hestenes, Stiefel 1952) from the last solution, so
 //! a unit that took what was expected costs next to nothing.
 
+use super::cost::OUTLIER;
 use super::job::NONE;
 
 /// Units that are kept, the first ones; what comes later is learned unit by unit.
 const MOST_UNITS: usize = 1024;
 
-/// How much a guess of a rate, and the assumption that a worker is like the others, weigh against one
-/// measured unit: units scatter by some per cent, guesses and workers by some ten.
+/// How much a guess of a rate, and the assumption that a worker or a trial is like the others, weigh
+/// against one measured unit: units scatter by some per cent, the others by some ten.
 const PRIOR: f64 = 0.01;
 
 /// Differences of logarithms that do not matter.
@@ -24,8 +26,9 @@ const TOLERANCE: f64 = 1e-6;
 
 const MOST_STEPS: usize = 64;
 
-/// The unknown by which all guesses are to be raised.
-const SCALE: usize = 0;
+/// The unknowns by which all guesses are to be raised, and near which rates are that nobody guessed.
+const SCALE: u32 = 0;
+const TYPICAL: u32 = 1;
 
 /// A measured training unit: two unknowns and their sum.
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +38,19 @@ struct Sample {
     sum: f64,
 }
 
+/// What a rate probably is: so much above another unknown.
+#[derive(Clone, Copy, Debug)]
+struct Guess {
+    rate: u32,
+    from: u32,
+    above: f64,
+}
+
 /// The equations and their solution, in logarithms of seconds per row.
 #[derive(Clone, Debug)]
 pub(super) struct Fit {
     samples: Vec<Sample>,
-    /// Rates that were guessed, with the guesses.
-    guesses: Vec<(u32, f64)>,
+    guesses: Vec<Guess>,
     /// The unknowns of the trials and the workers that were measured; `NONE` of the others.
     rates: Vec<u32>,
     slowness: Vec<u32>,
@@ -54,7 +64,7 @@ impl Default for Fit {
             guesses: Vec::new(),
             rates: Vec::new(),
             slowness: Vec::new(),
-            solution: vec![0.0],
+            solution: vec![0.0; 2],
         }
     }
 }
@@ -68,16 +78,22 @@ impl Fit {
         worker: usize,
         per_row: f64,
     ) -> bool {
-        if self.samples.len() >= MOST_UNITS || per_row <= 0.0 {
+        if self.samples.len() >= MOST_UNITS || !per_row.is_normal() {
             return false;
         }
+        let expected = self.rate(trial).zip(self.slowness(worker)).map(|(rate, slow)| rate * slow);
+        // One unit that takes very long says little.
+        let per_row = expected.map_or(per_row, |e| per_row.clamp(e / OUTLIER, e * OUTLIER));
         let slowness = unknown(&mut self.slowness, worker, &mut self.solution);
         let unknowns = self.solution.len();
         let rate = unknown(&mut self.rates, trial, &mut self.solution);
         let sum = per_row.ln();
         if self.solution.len() > unknowns {
             self.solution[rate as usize] = sum - self.solution[slowness as usize];
-            self.guesses.extend(guess.map(|guess| (rate, guess.ln())));
+            self.guesses.push(match guess {
+                Some(guess) => Guess { rate, from: SCALE, above: guess.ln() },
+                None => Guess { rate, from: TYPICAL, above: 0.0 },
+            });
         }
         self.samples.push(Sample { rate, slowness, sum });
         self.solve();
@@ -96,7 +112,8 @@ impl Fit {
 
     /// What guesses are to be multiplied by, if any was measured.
     pub(super) fn scale(&self) -> Option<f64> {
-        (!self.guesses.is_empty()).then(|| self.solution[SCALE].exp())
+        let mut guessed = self.guesses.iter().filter(|guess| guess.from == SCALE);
+        guessed.next().map(|_| self.solution[SCALE as usize].exp())
     }
 
     fn value(&self, unknown: Option<&u32>) -> Option<f64> {
@@ -148,10 +165,10 @@ impl Fit {
         for &slowness in self.slowness.iter().filter(|&&unknown| unknown != NONE) {
             product[slowness as usize] += PRIOR * vector[slowness as usize];
         }
-        for &(rate, _) in &self.guesses {
-            let difference = PRIOR * (vector[rate as usize] - vector[SCALE]);
+        for &Guess { rate, from, .. } in &self.guesses {
+            let difference = PRIOR * (vector[rate as usize] - vector[from as usize]);
             product[rate as usize] += difference;
-            product[SCALE] -= difference;
+            product[from as usize] -= difference;
         }
     }
 
@@ -161,8 +178,11 @@ impl Fit {
             diagonal[rate as usize] += 1.0;
             diagonal[slowness as usize] += 1.0;
         }
-        // Without guesses their scale is in no equation.
-        diagonal[SCALE] = PRIOR * self.guesses.len().max(1) as f64;
+        for guess in &self.guesses {
+            diagonal[guess.from as usize] += PRIOR;
+        }
+        // What no equation names is not asked for.
+        diagonal.iter_mut().filter(|d| **d == 0.0).for_each(|d| *d = 1.0);
         diagonal
     }
 
@@ -172,9 +192,9 @@ impl Fit {
             side[rate as usize] += sum;
             side[slowness as usize] += sum;
         }
-        for &(rate, guess) in &self.guesses {
-            side[rate as usize] += PRIOR * guess;
-            side[SCALE] -= PRIOR * guess;
+        for &Guess { rate, from, above } in &self.guesses {
+            side[rate as usize] += PRIOR * above;
+            side[from as usize] -= PRIOR * above;
         }
         side
     }
@@ -194,4 +214,63 @@ fn unknown(unknowns: &mut Vec<u32>, of: usize, solution: &mut Vec<f64>) -> u32 {
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Trials take 1 and 3 on usual workers, and worker 1 is half as fast as worker 0.
+    fn three_units(guesses: [Option<f64>; 2]) -> Fit {
+        let mut fit = Fit::default();
+        for (trial, worker, took) in [(0, 0, 1.0), (1, 1, 6.0), (0, 1, 2.0)] {
+            assert!(fit.add(trial, guesses[trial], worker, took));
+        }
+        fit
+    }
+
+    #[test]
+    fn a_slow_worker_is_told_from_a_long_trial_once_one_trial_has_been_on_two() {
+        for guesses in [[None, None], [Some(10.0), Some(10.0)], [Some(10.0), None]] {
+            let fit = three_units(guesses);
+            let slowness = fit.slowness(1).unwrap() / fit.slowness(0).unwrap();
+            assert!((slowness - 2.0).abs() < 0.1, "{slowness}");
+            let rates = fit.rate(1).unwrap() / fit.rate(0).unwrap();
+            assert!((rates - 3.0).abs() < 0.1, "{rates}");
+        }
+    }
+
+    #[test]
+    fn guesses_are_raised_to_what_is_measured() {
+        let scale = three_units([Some(10.0), Some(30.0)]).scale().unwrap();
+        assert!((0.05..0.2).contains(&scale), "{scale}");
+        assert_eq!(three_units([None, None]).scale(), None);
+    }
+
+    #[test]
+    fn what_was_never_measured_is_not_known() {
+        let fit = three_units([None, None]);
+        assert_eq!((fit.rate(2), fit.slowness(2)), (None, None));
+    }
+
+    #[test]
+    fn one_unit_that_takes_very_long_says_little() {
+        let mut fit = three_units([None, None]);
+        let before = fit.rate(0).unwrap();
+        for worker in [0, 1, 0, 1] {
+            fit.add(0, None, worker, before * fit.slowness(worker).unwrap());
+        }
+        fit.add(0, None, 0, 1000.0);
+        assert!(fit.rate(0).unwrap() < 1.5 * before);
+    }
+
+    #[test]
+    fn only_the_first_units_are_taken() {
+        let mut fit = Fit::default();
+        assert!(!fit.add(0, None, 0, 0.0));
+        for _ in 0..MOST_UNITS {
+            assert!(fit.add(0, None, 0, 1.0));
+        }
+        assert!(!fit.add(0, None, 0, 1.0));
+    }
 }

@@ -5,8 +5,9 @@
 //! be free in a moment, or to take trials in another order. So the rest of the run is simulated, on a
 //! copy of the board, under a handful of *plans*, and the best plan makes the next choice (a
 //! rollout algorithm: Bertsekas, Tsitsiklis, Wu 1997, "Rollout algorithms for combinatorial
-//! optimization", Journal of Heuristics 3). The plan that won is tried again at the next choice, so
-//! that what was found is not lost; a plan is but a window and a seed, which biases the priorities.
+//! optimization", Journal of Heuristics 3). A plan is a window, within which those that end soon are
+//! counted as free, and biases of the priorities. The best plan so far is varied, and goes on to the
+//! next choice: a local search that takes the whole run.
 //!
 //! Where jobs begin an epoch together, a [`Rotation`] of them is one more plan, for the whole run.
 //!
@@ -32,17 +33,17 @@ const LOOKS_PER_STEP: f64 = 64.0;
 const STEPS_PER_SECOND: f64 = 20_000.0;
 
 /// Simulated units that one measured unit pays for at most, and the most that are saved up.
-const STEPS_PER_UNIT: f64 = 250.0;
+const STEPS_PER_UNIT: f64 = 2000.0;
 const SAVED_STEPS: f64 = 50_000.0;
 
 /// The first unit pays for as many as this, since the first choices bind the most.
-const ADVANCE: f64 = 200.0;
+const ADVANCE: f64 = 25.0;
 
 /// A schedule this close to its lower bound is not worth improving.
 const GOOD_ENOUGH: f64 = 1.001;
 
-/// Plans with drawn biases that are tried for one choice.
-const PLANS: u64 = 100;
+/// Variations of the best plan that are tried for one choice.
+const VARIATIONS: usize = 100;
 
 /// A good plan is not questioned before this part of the units that were left has started.
 const TRUST: u64 = 16;
@@ -50,7 +51,7 @@ const TRUST: u64 = 16;
 /// Windows to try, as parts of a mean unit.
 const WINDOWS: [f64; 6] = [0.0, 0.05, 0.1, 0.25, 0.5, 1.0];
 
-/// Biases to try: how far priorities are spread.
+/// How far a variation changes biases.
 const SPREADS: [f64; 4] = [0.05, 0.1, 0.3, 1.0];
 
 /// A running unit on a copy of the board.
@@ -65,36 +66,51 @@ pub(super) struct Running {
 }
 
 /// A way to go on.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Plan {
     /// Those that end within so many seconds are counted as free.
     window: f64,
-    /// How far priorities are biased, and by which draw.
-    spread: f64,
-    draw: u64,
+    /// What the priorities of jobs, by their original numbers, and of workers are multiplied by; 1
+    /// where there is nothing.
+    jobs: Vec<f64>,
+    workers: Vec<f64>,
 }
 
-const GREEDY: Plan = Plan { window: 0.0, spread: 0.0, draw: 0 };
-
 impl Plan {
-    /// One plan of many, where a unit takes so many seconds.
-    fn number(index: u64, unit: f64) -> Self {
-        if let Some(&window) = WINDOWS.get(index as usize) {
-            return Self { window: window * unit, ..GREEDY };
-        }
-        let draw = mix(index);
-        let window = WINDOWS[(draw % WINDOWS.len() as u64) as usize] * unit;
-        let spread = SPREADS[(draw / 8 % SPREADS.len() as u64) as usize];
-        Self { window, spread, draw }
+    fn is_greedy(&self) -> bool {
+        self.window == 0.0 && !self.has_biases()
     }
 
-    /// The factor on the priority of the job with an (original) number.
-    fn bias(&self, job: u32) -> f64 {
-        if self.spread == 0.0 {
-            return 1.0;
+    fn has_biases(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// This plan with another window or other biases for some jobs and workers, where a unit takes so
+    /// many seconds.
+    fn varied(&self, draw: u64, unit: f64, numbers: &[u32], workers: usize) -> Self {
+        let mut plan = self.clone();
+        let mut word = draw;
+        let mut next = |below: usize| {
+            word = mix(word);
+            (word >> 11) as usize % below
+        };
+        if next(4) == 0 {
+            plan.window = WINDOWS[next(WINDOWS.len())] * unit;
         }
-        let uniform = (mix(self.draw ^ u64::from(job)) >> 11) as f64 / (1u64 << 53) as f64;
-        1.0 + self.spread * (uniform - 0.5)
+        let jobs = numbers.last().map_or(0, |&last| last as usize + 1);
+        plan.jobs.resize(jobs.max(plan.jobs.len()), 1.0);
+        plan.workers.resize(workers, 1.0);
+        let (spread, one_in) = (SPREADS[next(SPREADS.len())], 1 + next(8));
+        let mut vary = |bias: &mut f64| {
+            if next(one_in) == 0 {
+                *bias *= 1.0 + spread * (next(1 << 20) as f64 / f64::from(1 << 20) - 0.5);
+            }
+        };
+        for &job in numbers {
+            vary(&mut plan.jobs[job as usize]);
+        }
+        plan.workers.iter_mut().for_each(vary);
+        plan
     }
 }
 
@@ -126,7 +142,7 @@ pub(super) struct Lookahead {
 impl Default for Lookahead {
     fn default() -> Self {
         Self {
-            plan: GREEDY,
+            plan: Plan::default(),
             tried: 0,
             steps: 0.0,
             trusted_until: u64::MAX,
@@ -158,7 +174,7 @@ impl Lookahead {
             && (self.rotation.is_some()
                 || self.unit_seconds > 0.0
                     && board.units_left <= HORIZON
-                    && (self.plan != GREEDY || self.can_question_plan(board)))
+                    && (!self.plan.is_greedy() || self.can_question_plan(board)))
     }
 
     fn can_question_plan(&self, board: &Board) -> bool {
@@ -201,10 +217,9 @@ impl Lookahead {
         }
 
         choices.clear();
-        let plan = self.plan;
         let mut copy = projected;
-        apply(&mut copy, plan, &numbers);
-        self.list_soon(&copy, &running, 0.0, plan);
+        apply(&mut copy, &self.plan, &numbers);
+        self.list_soon(&copy, &running, 0.0, self.plan.window);
         loop {
             dispatcher.choose(&mut copy, &self.soon, &mut self.choices);
             for choice in &self.choices {
@@ -233,6 +248,9 @@ impl Lookahead {
         let Some(rotation) = Rotation::new(board) else {
             return;
         };
+        if rotation.keeps_waiting(board) {
+            return;
+        }
         if !rotation.is_of_single_jobs() && !rotation.jobs().all(costs_are_known) {
             return;
         }
@@ -240,6 +258,11 @@ impl Lookahead {
         if !self.rotation_is_best(dispatcher, board, &[], bound) {
             self.rotation = None;
         }
+    }
+
+    /// Takes in that speeds are known better.
+    pub(super) fn speeds_changed(&mut self, board: &Board) {
+        self.rotation.take_if(|rotation| rotation.keeps_waiting(board));
     }
 
     /// Ends a rotation, since what it was made for has changed.
@@ -299,7 +322,8 @@ impl Lookahead {
         let left = board.units_left;
         self.trusted_until = left - left / TRUST;
         best <= bound * GOOD_ENOUGH || {
-            let greedy = Way::Plan(GREEDY, &[]);
+            let greedy = Plan::default();
+            let greedy = Way::Plan(&greedy, &[]);
             self.play(dispatcher, board, greedy, running, best) >= best * (1.0 - 1e-9)
         }
     }
@@ -323,27 +347,34 @@ impl Lookahead {
         rival: f64,
     ) -> f64 {
         let left = board.units_left;
-        let last = self.plan;
-        let way = Way::Plan(last, numbers);
+        let good = bound * GOOD_ENOUGH;
+        let last = std::mem::take(&mut self.plan);
+        let way = Way::Plan(&last, numbers);
         let mut best = self.play(dispatcher, board, way, running, rival).min(rival);
+        let mut best_plan = last;
         // A plan is followed as it was played, also when units take longer later.
-        let (unit, tried) = (self.unit_seconds, self.tried);
-        let simple = (0..WINDOWS.len() as u64).map(|index| Plan::number(index, unit));
-        let simple = simple.filter(|&plan| plan != last);
-        let drawn = (1..=PLANS).map(|i| Plan::number(WINDOWS.len() as u64 + tried + i, unit));
-        for plan in simple.chain(drawn) {
-            if best <= bound * GOOD_ENOUGH || self.steps < left as f64 {
+        let unit = self.unit_seconds;
+        for index in 0..WINDOWS.len() + VARIATIONS {
+            if best <= good || self.steps < left as f64 {
                 break;
             }
-            let makespan = self.play(dispatcher, board, Way::Plan(plan, numbers), running, best);
-            if makespan < best * (1.0 - 1e-9) {
+            let plan = if let Some(window) = WINDOWS.get(index) {
+                Plan { window: window * unit, ..Plan::default() }
+            } else {
+                self.tried += 1;
+                best_plan.varied(self.tried, unit, numbers, board.seats.len())
+            };
+            let way = Way::Plan(&plan, numbers);
+            let makespan = self.play(dispatcher, board, way, running, best);
+            // A variation that is as good may lead on to a better one.
+            let is_as_good = makespan <= best && index >= WINDOWS.len();
+            if makespan < best * (1.0 - 1e-9) || is_as_good {
                 best = makespan;
-                self.plan = plan;
+                best_plan = plan;
             }
         }
-        self.tried += PLANS;
-        let good = best <= bound * GOOD_ENOUGH;
-        self.trusted_until = if good { left - left / TRUST } else { u64::MAX };
+        self.plan = best_plan;
+        self.trusted_until = if best <= good { left - left / TRUST } else { u64::MAX };
         best
     }
 
@@ -359,7 +390,7 @@ impl Lookahead {
         let looks = dispatcher.looks;
         let mut board = self.copy.take().unwrap_or_else(|| from.clone());
         board.copy_from(from);
-        if let Way::Plan(plan, numbers) = way {
+        if let Way::Plan(plan, numbers) = &way {
             apply(&mut board, plan, numbers);
         }
         self.running.clear();
@@ -367,9 +398,9 @@ impl Lookahead {
         let mut now = 0.0;
         let mut makespan = running.iter().map(|unit| unit.ends).fold(0.0, f64::max);
         while board.units_left > 0 && makespan <= limit {
-            if let Way::Plan(plan, _) = way {
+            if let Way::Plan(plan, _) = &way {
                 let units = std::mem::take(&mut self.running);
-                self.list_soon(&board, &units, now, plan);
+                self.list_soon(&board, &units, now, plan.window);
                 self.running = units;
             }
             loop {
@@ -384,7 +415,8 @@ impl Lookahead {
                     let took = board.estimate(job as usize, partition as usize, worker as usize);
                     board.start(job as usize, partition as usize, worker as usize);
                     self.running.push(Running { ends: now + took, job, partition, worker });
-                    makespan = makespan.max(now + took);
+                    // What is certain to exceed the limit need not be played to its end.
+                    makespan = makespan.max(now + took + board.remaining(job as usize));
                     self.steps -= 1.0;
                 }
                 if self.choices.is_empty() || !self.soon.is_empty() {
@@ -421,12 +453,12 @@ impl Lookahead {
         makespan
     }
 
-    fn list_soon(&mut self, board: &Board, running: &[Running], now: f64, plan: Plan) {
+    fn list_soon(&mut self, board: &Board, running: &[Running], now: f64, window: f64) {
         self.soon.clear();
-        if plan.window == 0.0 || board.free().is_empty() || board.ready().is_empty() {
+        if window == 0.0 || board.free().is_empty() || board.ready().is_empty() {
             return;
         }
-        let ending = running.iter().filter(|unit| unit.ends <= now + plan.window);
+        let ending = running.iter().filter(|unit| unit.ends <= now + window);
         self.soon.extend(ending.map(|unit| Soon {
             wait: unit.ends - now,
             job: unit.job,
@@ -444,16 +476,17 @@ fn project(running: &[Running], numbers: &[u32]) -> Vec<Running> {
 /// How the rest of a run is played.
 enum Way<'a> {
     /// By a plan, on a board whose jobs have these original numbers.
-    Plan(Plan, &'a [u32]),
+    Plan(&'a Plan, &'a [u32]),
     Rotation(Rotation),
 }
 
-fn apply(board: &mut Board, plan: Plan, numbers: &[u32]) {
-    if plan.spread > 0.0 {
-        let jobs = numbers.len() as u32;
-        board.set_biases(|node| match node.checked_sub(jobs) {
-            None => plan.bias(numbers[node as usize]),
-            Some(worker) => plan.bias(u32::MAX - worker),
+fn apply(board: &mut Board, plan: &Plan, numbers: &[u32]) {
+    if plan.has_biases() {
+        let jobs = numbers.len();
+        let bias = |biases: &[f64], at: usize| biases.get(at).copied().unwrap_or(1.0);
+        board.set_biases(|node| match (node as usize).checked_sub(jobs) {
+            None => bias(&plan.jobs, numbers[node as usize] as usize),
+            Some(worker) => bias(&plan.workers, worker),
         });
     }
 }

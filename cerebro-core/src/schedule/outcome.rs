@@ -153,6 +153,7 @@ impl Scheduler {
             self.board.relayout(|layout| {
                 layout.set_slowness(changed.iter().map(|&worker| (worker, costs.slowness(worker))));
             });
+            self.lookahead.speeds_changed(&self.board);
         }
         for worker in workers {
             self.board.seats[worker].measured = costs.is_speed_known(worker);

@@ -19,6 +19,9 @@ use crate::id::Split;
 /// The most jobs that are rotated; for more, the longest-remaining-first rule is as good.
 const MOST_JOBS: usize = 512;
 
+/// Workers whose times differ by no more than this factor are alike.
+const ALIKE: f64 = 1.1;
+
 /// A job, and how far it has come on its way round.
 #[derive(Clone, Copy, Debug)]
 struct Member {
@@ -119,6 +122,21 @@ impl Rotation {
     /// Whether there are no more jobs than workers, so that costs do not matter.
     pub(super) fn is_of_single_jobs(&self) -> bool {
         self.members.len() <= self.ring.len()
+    }
+
+    /// Whether jobs would wait for slower workers in front of them while others are idle: there are
+    /// fewer jobs than workers, and the workers do not all take the same time.
+    pub(super) fn keeps_waiting(&self, board: &Board) -> bool {
+        let layout = &board.layout;
+        let time = |&worker: &u32| {
+            let held = layout.held(worker as usize).iter().map(|&partition| partition as usize);
+            let training = held.filter(|&partition| partition < layout.training());
+            let rows: f64 = training.map(|partition| layout.rows(partition)).sum();
+            rows * layout.slowness(worker as usize)
+        };
+        let least = self.ring.iter().map(time).fold(f64::INFINITY, f64::min);
+        let most = self.ring.iter().map(time).fold(0.0, f64::max);
+        self.members.len() < self.ring.len() && most > least * ALIKE
     }
 
     /// The jobs that go round.
