@@ -115,6 +115,8 @@ struct Stage {
     phases: Vec<Phase>,
     killed: u32,
     lost: Option<WorkerId>,
+    /// The newest worker that has joined.
+    newest: WorkerId,
 }
 
 impl Stage {
@@ -157,10 +159,8 @@ impl Stage {
                 self.phase(WORKERS - 1, at);
             }
             // Those that take over what was lost join with what they hold now, too.
-            Event::WorkerJoined { worker }
-                if worker.id.0 as usize >= WORKERS
-                    && self.phases.last().is_some_and(|phase| phase.workers < WORKERS) =>
-            {
+            Event::WorkerJoined { worker } if worker.id > self.newest => {
+                self.newest = worker.id;
                 self.phase(WORKERS, at);
             }
             _ => {}
@@ -178,7 +178,8 @@ fn experiment() {
         .build()
         .expect("a free port");
     let driver = backend.address().to_string();
-    let mut stage = Stage { driver, crew: vec![], phases: vec![], killed: 0, lost: None };
+    let newest = WorkerId(WORKERS as u32 - 1);
+    let mut stage = Stage { driver, crew: vec![], phases: vec![], killed: 0, lost: None, newest };
     (0..WORKERS).for_each(|_| stage.start_worker());
     let stage = Arc::new(Mutex::new(stage));
     let watching = Arc::clone(&stage);
@@ -203,6 +204,8 @@ fn experiment() {
         println!("{phase}: {share:.3} of all {WORKERS}; in proportion {due:.3}");
     }
     println!("{}", result.summary());
+    // Workers serve as long as somebody may ask for States.
+    drop(result);
     for worker in &mut stage.crew {
         let _ = worker.wait();
     }
