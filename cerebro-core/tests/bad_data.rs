@@ -138,7 +138,7 @@ fn a_url_of_an_unknown_kind() {
     let folder = Folder::new();
     let error = folder.error(Source::parquet("gopher://host/x.parquet"), x());
     assert!(matches!(error, DataError::Location { .. }));
-    says(&error, &["gopher://host/x.parquet", "feature"]);
+    says(&error, &["gopher://host/x.parquet", "`gopher` is none of file, s3"]);
     says(&ParquetDataset::open("file://host/x").unwrap_err(), &["file:///folder"]);
 }
 

@@ -33,7 +33,7 @@ const LOOKS_PER_STEP: f64 = 64.0;
 const STEPS_PER_SECOND: f64 = 20_000.0;
 
 /// Simulated units that one measured unit pays for at most, and the most that are saved up.
-const STEPS_PER_UNIT: f64 = 2000.0;
+const STEPS_PER_UNIT: f64 = 1000.0;
 const SAVED_STEPS: f64 = 50_000.0;
 
 /// The first unit pays for as many as this, since the first choices bind the most.
