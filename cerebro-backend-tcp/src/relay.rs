@@ -37,11 +37,8 @@ pub(crate) async fn relay(cluster: &Cluster, trial: TrialId, version: u64) {
                     let what =
                         format!("version {version} of {trial} cannot be had from it: {reason}");
                     cluster.trouble(id, what);
-                    if let Some(worker) = cluster.books().workers.get_mut(&id) {
-                        worker.missed += 1;
-                    }
                 }
-                cluster.books().ledger.missed(name, holder);
+                cluster.books().missed(name, holder);
             }
         }
     }

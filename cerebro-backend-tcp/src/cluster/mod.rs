@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::bulk::Fetcher;
-use crate::ledger::{Ledger, Recipe, StateName};
+use crate::ledger::{Holder, Ledger, Recipe, StateName};
 use crate::placement::Place;
 use crate::protocol::{self, from_driver};
 use crate::security::{Identity, Security};
@@ -198,6 +198,18 @@ impl Worker {
             slots: self.slots,
             device: self.device,
             partitions: held.filter(|partition| !self.loading.contains(partition)).collect(),
+        }
+    }
+}
+
+impl Books {
+    /// Takes in that a State could not be had from one who holds it.
+    pub(crate) fn missed(&mut self, name: StateName, holder: Holder) {
+        self.ledger.missed(name, holder);
+        if let Holder::Worker(id) = holder
+            && let Some(worker) = self.workers.get_mut(&id)
+        {
+            worker.missed += 1;
         }
     }
 }
