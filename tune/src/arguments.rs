@@ -22,17 +22,11 @@ Options:
   --help            show this text
 ";
 
-const FLAGS: [&str; 9] = [
-    "--resume",
-    "--extend-epochs",
-    "--extend-trials",
-    "--narrow",
-    "--check",
-    "--json",
-    "--workers",
-    "--control",
-    "--help",
-];
+/// The options that [`USAGE`] lists.
+fn flags() -> Vec<&'static str> {
+    let words = USAGE.lines().filter_map(|line| line.split_whitespace().next());
+    words.filter(|word| word.starts_with("--")).collect()
+}
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +94,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Arguments, S
             "--control" => options.control = Some(value("the path of a socket")?.into()),
             flag if flag.starts_with('-') => {
                 let name = flag.split('=').next().unwrap_or(flag);
-                return Err(format!("unknown option {flag}; {}", suggestion(name, &FLAGS)));
+                return Err(format!("unknown option {flag}; {}", suggestion(name, &flags())));
             }
             _ if file.is_some() => {
                 return Err(format!("one experiment at a time: what is `{argument}`?"));
