@@ -170,6 +170,7 @@ mod state;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 
 pub use backend::Backend;
 pub use cancel::Cancellation;

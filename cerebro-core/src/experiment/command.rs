@@ -9,9 +9,9 @@ use crate::config::Config;
 use crate::id::TrialId;
 use crate::model::ModelError;
 use crate::observe::TrialStatus;
-use crate::observe::text::count;
 use crate::search::SearchError;
 use crate::space::{Space, SpaceError};
+use crate::text::count;
 
 /// What a person asks of a running experiment; see
 /// [`ExperimentHandle`](super::ExperimentHandle), which has a method for each.

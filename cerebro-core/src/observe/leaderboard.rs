@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
-use super::{TrialStatus, text};
+use super::TrialStatus;
 use crate::config::Config;
 use crate::experiment::ExperimentResult;
 use crate::id::TrialId;
 use crate::metric::Objective;
+use crate::text;
 
 /// How a trial stands in the [`Leaderboard`].
 #[derive(Clone, Debug, PartialEq)]

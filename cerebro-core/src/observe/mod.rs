@@ -54,9 +54,9 @@ mod summary;
 mod synthetic;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;
-pub(crate) mod text;
 mod trial_logs;
 
+pub use crate::text::hyperparameters;
 pub use error::OutputError;
 pub use event::{Event, Outcome, Summary, TrialStatus};
 pub use json_lines::{JsonLines, TimedEvent, read_events};
@@ -68,7 +68,6 @@ pub use progress::Progress;
 pub use report::HtmlReport;
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::TensorBoard;
-pub use text::hyperparameters;
 pub use trial_logs::TrialLogs;
 
 use std::error::Error;

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::text::{bytes, clean, count, duration, number};
 use super::{Outcome, Summary};
+use crate::text::{bytes, clean, count, duration, number};
 
 impl fmt::Display for Summary {
     /// Several lines; those of the program itself fit 80 columns.

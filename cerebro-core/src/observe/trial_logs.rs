@@ -7,10 +7,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::text::{clean, number, thousands};
 use super::{Event, ObserveError, Observer, OutputError, TrialStatus};
 use crate::id::{TrialId, WorkerId};
 use crate::metric::Metrics;
+use crate::text::{clean, number, thousands};
 
 const WHAT: &str = "the log of a trial";
 

@@ -8,8 +8,8 @@ use super::loss::Loss;
 use super::{Ask, Decision, Ending, EpochReport, Search, SearchError, read, written};
 use crate::config::Config;
 use crate::id::TrialId;
-use crate::observe::text::count;
 use crate::space::Space;
+use crate::text::count;
 
 /// When a search is over although it could go on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::error::Error;
 use thiserror::Error;
 
 use crate::id::{PartitionId, TrialId};
-use crate::observe::text::count;
+use crate::text::count;
 
 /// Why an experiment could not be kept in its store, or not be taken up again.
 #[derive(Debug, Error)]

@@ -10,8 +10,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use self::status::Status;
-use super::text::{bytes, clean, count, duration, number};
 use super::{Event, ObserveError, Observer, TrialStatus};
+use crate::text::{bytes, clean, count, duration, number};
 
 /// Shows on standard error how far the experiment is.
 ///

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::config::Config;
 use crate::id::TrialId;
 use crate::metric::Objective;
-use crate::observe::text::{fit, hyperparameters, number};
+use crate::text::{fit, hyperparameters, number};
 
 /// So many of the best trials are shown.
 const SHOWN: usize = 3;

@@ -8,8 +8,8 @@ use super::standings::Standings;
 use crate::experiment::TrialRecord;
 use crate::id::{Split, TrialId, Unit, WorkerId};
 use crate::metric::{Direction, Objective};
-use crate::observe::text::{clock, count, fit, thousands};
 use crate::observe::{Event, TrialStatus};
+use crate::text::{clock, count, fit, thousands};
 
 /// One column is left free: a full last column makes some terminals wrap.
 const WIDTH: usize = 79;
@@ -380,7 +380,7 @@ mod tests {
     use super::*;
     use crate::observe::TimedEvent;
     use crate::observe::synthetic::Synthetic;
-    use crate::observe::text::number;
+    use crate::text::number;
 
     #[test]
     fn lines_fit_80_columns_at_every_instant_and_name_what_each_worker_does() {

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{Config, Value};
 use crate::metric::Objective;
-use crate::observe::text;
+use crate::text;
 
 /// Numbers with more distinct values than this are grouped by size.
 const MOST_GROUPS: usize = 6;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::{Config, Value};
 
 /// A metric or hyperparameter with four digits or so.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if !value.is_finite() || value == 0.0 {
         format!("{value}")
@@ -19,7 +19,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// A hyperparameter in as few characters as tell it.
-pub(super) fn hyperparameter(value: &Value) -> String {
+pub(crate) fn hyperparameter(value: &Value) -> String {
     match value {
         Value::Float(value) if value.is_finite() && *value != 0.0 => {
             let short: f64 = format!("{value:.2e}").parse().unwrap_or(*value);
@@ -33,7 +33,7 @@ pub(super) fn hyperparameter(value: &Value) -> String {
 }
 
 /// `name=value` for every hyperparameter of a Config, numbers with three digits: for people to read, as
-/// in a [`Leaderboard`](super::Leaderboard).
+/// in a [`Leaderboard`](crate::observe::Leaderboard).
 ///
 /// ```
 /// use cerebro_core::Config;
@@ -47,7 +47,7 @@ pub fn hyperparameters(config: &Config) -> impl Iterator<Item = String> {
 }
 
 /// `4.2 s`, `12:07`, `1:02:03`.
-pub(super) fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if seconds < 60 {
         return format!("{:.1} s", duration.as_secs_f64());
@@ -56,7 +56,7 @@ pub(super) fn duration(duration: Duration) -> String {
 }
 
 /// `0:04`, `12:07`, `1:02:03`.
-pub(super) fn clock(duration: Duration) -> String {
+pub(crate) fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 {
@@ -67,7 +67,7 @@ pub(super) fn clock(duration: Duration) -> String {
 }
 
 /// `12,345`.
-pub(super) fn thousands(count: u64) -> String {
+pub(crate) fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -80,7 +80,7 @@ pub(super) fn thousands(count: u64) -> String {
 }
 
 /// `3.4 MiB`.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut size = count as f64;
     let mut unit = 0;
@@ -97,12 +97,12 @@ pub(crate) fn count(count: u64, thing: &str) -> String {
 }
 
 /// The text in one line: control characters, which could move a terminal's cursor, become spaces.
-pub(super) fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The text in one line of at most `width` characters.
-pub(super) fn fit(text: &str, width: usize) -> String {
+pub(crate) fn fit(text: &str, width: usize) -> String {
     let text = clean(text);
     if text.chars().count() <= width {
         return text;
@@ -113,7 +113,7 @@ pub(super) fn fit(text: &str, width: usize) -> String {
 }
 
 /// The words, in lines of at most `width` characters; a longer word goes on in the next line.
-pub(super) fn wrap(words: impl IntoIterator<Item = String>, width: usize) -> Vec<String> {
+pub(crate) fn wrap(words: impl IntoIterator<Item = String>, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines: Vec<String> = Vec::new();
     for word in words {
