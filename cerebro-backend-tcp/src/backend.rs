@@ -22,7 +22,7 @@ use crate::builder::TcpBackendBuilder;
 use crate::cluster::{Cluster, NAME, Phase, PreparedJob, Status, not_running};
 use crate::ledger::{Holder, StateName};
 use crate::protocol::{self};
-use crate::wire::catalogue_digest;
+use crate::wire::{Failed, catalogue_digest};
 use crate::{relay, units};
 
 /// How long the end waits for workers to hear of it.
@@ -117,6 +117,12 @@ impl Backend for TcpBackend {
 
     async fn run(&self, order: UnitOrder) -> Result<UnitReport, UnitError> {
         let worker = order.worker;
+        // Mostly a message goes out and one comes back: no thread need be woken but the caller's.
+        match units::run_at_once(&self.cluster, &order).await {
+            Ok(report) => return Ok(report),
+            Err(Failed::Unit(error)) => return Err(error),
+            Err(Failed::State(_)) => {}
+        }
         let running = self.on_runtime(units::run(Arc::clone(&self.cluster), order)).await;
         running.unwrap_or_else(|error| {
             Err(UnitError::WorkerLost { worker, reason: error.to_string() })

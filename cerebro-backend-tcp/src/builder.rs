@@ -143,7 +143,8 @@ impl TcpBackendBuilder {
         let listener = bind(&self.listen, &security).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            // It moves messages; a second thread would be woken more often than it helps.
+            .worker_threads(1)
             .thread_name("cerebro-driver")
             .enable_all()
             .build()

@@ -34,6 +34,20 @@ pub(crate) async fn run(cluster: Arc<Cluster>, order: UnitOrder) -> Result<UnitR
     Err(UnitError::NoState { trial, version, reason })
 }
 
+/// Runs a unit if its State is held somewhere.
+pub(crate) async fn run_at_once(
+    cluster: &Cluster,
+    order: &UnitOrder,
+) -> Result<UnitReport, Failed> {
+    match cluster.books().ledger.find(order.unit.trial, order.version) {
+        Found::Initial | Found::Held { .. } => {}
+        Found::Lost { .. } | Found::Nowhere => {
+            return Err(Failed::State("nobody holds it".to_owned()));
+        }
+    }
+    dispatch(cluster, order).await
+}
+
 /// Runs a unit whose State is held somewhere.
 async fn dispatch(cluster: &Cluster, order: &UnitOrder) -> Result<UnitReport, Failed> {
     let config = serde_json::to_vec(&*order.config);

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::io;
+use std::borrow::Cow;
+use std::iter;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,8 +14,8 @@ use cerebro_backend_tcp::worker::{Options, Registry};
 use cerebro_core::backend::{Job, UnitOrder, UnitReport, WorkerInfo};
 use cerebro_core::data::Partition;
 use cerebro_core::{
-    Backend, Cancellation, Config, Metrics, Model, ModelError, Pass, Seed, Slot, Split, State,
-    StateData, TrialId, Unit, testing,
+    Backend, Cancellation, Config, Metrics, Model, ModelError, Parts, Pass, Seed, Slot, Split,
+    State, StateData, TrialId, Unit, testing,
 };
 use futures::executor::block_on;
 use support::{Worker, driver};
@@ -51,9 +52,9 @@ impl StateData for Memory {
         8
     }
 
-    fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()> {
+    fn parts(&self) -> Parts<'_> {
         let _ = self.stage.sent.send(self.trial);
-        out.write_all(&self.trial.to_le_bytes())
+        Box::new(iter::once(Ok(Cow::Owned(self.trial.to_le_bytes().to_vec()))))
     }
 }
 

@@ -181,4 +181,4 @@ pub use model::{Blueprint, Device, Model, ModelBuilder, ModelError, Pass, Slot};
 pub use search::Search;
 pub use seed::{Seed, SeededRng};
 pub use space::Space;
-pub use state::{State, StateData};
+pub use state::{Parts, State, StateData};

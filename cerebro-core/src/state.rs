@@ -1,9 +1,14 @@
 //! [`State`]: all that a trial needs to go on, and what hops between workers.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::iter;
 use std::sync::Arc;
+
+/// The portable form of a State, piece by piece.
+pub type Parts<'a> = Box<dyn Iterator<Item = io::Result<Cow<'a, [u8]>>> + Send + 'a>;
 
 /// What a learner keeps in a [`State`]: weights, optimizer state, statistics, step count.
 ///
@@ -14,8 +19,12 @@ pub trait StateData: Any + Send + Sync {
     /// The size in memory, in bytes.
     fn bytes(&self) -> usize;
 
-    /// Writes a portable form, which the learner's `restore` must understand, to `out`.
-    fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()>;
+    /// A portable form, which the learner's `restore` must understand: pieces of any size, to be
+    /// laid one after the other.
+    ///
+    /// Memory that the State has anyway is best lent, so that it is sent without another copy; what
+    /// must be made is made when its turn comes.
+    fn parts(&self) -> Parts<'_>;
 }
 
 impl StateData for Vec<u8> {
@@ -23,8 +32,8 @@ impl StateData for Vec<u8> {
         self.len()
     }
 
-    fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        out.write_all(self)
+    fn parts(&self) -> Parts<'_> {
+        Box::new(iter::once(Ok(Cow::Borrowed(&**self))))
     }
 }
 
@@ -52,7 +61,7 @@ impl State {
     /// The learner's own type, if that is what the State holds.
     ///
     /// It is not where the State came from another process: then it is a `Vec<u8>` with what
-    /// [`StateData::write_to`] wrote.
+    /// [`StateData::parts`] gave.
     pub fn downcast_ref<T: StateData>(&self) -> Option<&T> {
         let any: &dyn Any = &*self.data;
         any.downcast_ref()
@@ -64,9 +73,14 @@ impl State {
         any.downcast().ok()
     }
 
+    /// The portable form, piece by piece: see [`StateData::parts`].
+    pub fn parts(&self) -> Parts<'_> {
+        self.data.parts()
+    }
+
     /// Writes the portable form to `out`.
     pub fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        self.data.write_to(out)
+        self.parts().try_for_each(|part| out.write_all(&part?))
     }
 
     /// The portable form.

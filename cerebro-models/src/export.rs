@@ -54,8 +54,10 @@ impl Export {
         let bytes = self.model.to_bytes().map_err(|error| cannot(&onnx, error.into()))?;
         write_whole(&onnx, |out| out.write_all(&bytes)).map_err(|e| cannot(&onnx, e.into()))?;
         let weights = folder.join(format!("{name}.safetensors"));
-        write_whole(&weights, |out| self.state.write_variables(out, None, is_weight))
-            .map_err(|error| cannot(&weights, error.into()))?;
+        write_whole(&weights, |out| {
+            self.state.safetensors(None, is_weight).try_for_each(|part| out.write_all(&part?))
+        })
+        .map_err(|error| cannot(&weights, error.into()))?;
         Ok(onnx)
     }
 }

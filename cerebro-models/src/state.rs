@@ -1,11 +1,14 @@
 //! [`TrainingState`]: the weights, optimizer state and statistics of a trial.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::iter;
 use std::sync::{Arc, OnceLock};
 
-use cerebro_core::{Device, ModelError, State, StateData};
+use cerebro_core::{Device, ModelError, Parts, State, StateData};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 use thiserror::Error;
@@ -36,6 +39,9 @@ pub struct TrainingState {
     /// The same in the host's memory, once it was asked for, of one that lives on a GPU.
     host: OnceLock<Box<TrainingState>>,
 }
+
+/// A safetensors file begins with the length of its header.
+const LENGTH: usize = size_of::<u64>();
 
 /// Why a State cannot be gone on from.
 #[derive(Debug, Error)]
@@ -151,28 +157,29 @@ impl TrainingState {
 
     fn from_bytes(variables: &Arc<[Variable]>, bytes: &[u8]) -> Result<Self, StateError> {
         let damaged = |source| StateError::NotSafetensors { bytes: bytes.len(), source };
-        let tensors = SafeTensors::deserialize(bytes).map_err(damaged)?;
-        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+        let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+        let values = &bytes[LENGTH + header..];
+        let tensors = metadata.tensors();
         let progress = metadata.metadata().as_ref().and_then(|entries| entries.get(PROGRESS));
         let progress = progress.and_then(|progress| serde_json::from_str(progress).ok());
         let progress = progress.ok_or(StateError::NoProgress)?;
-        let known = |name: &str| variables.iter().any(|variable| variable.name == name);
-        if let Some(name) = tensors.names().into_iter().find(|name| !known(name)) {
-            return Err(StateError::Unknown { name: name.to_owned() });
+        let known = |name: &String| variables.iter().any(|variable| variable.name == *name);
+        if let Some(name) = tensors.keys().find(|name| !known(name)) {
+            return Err(StateError::Unknown { name: name.clone() });
         }
         Self::build(variables, progress, |variable, buffer| {
-            let tensor = tensors
-                .tensor(&variable.name)
-                .map_err(|_| StateError::Missing { name: variable.name.clone() })?;
-            if dtype(variable.data_type) != Some(tensor.dtype()) || tensor.shape() != variable.dims
-            {
+            let tensor = tensors.get(&variable.name);
+            let tensor =
+                tensor.ok_or_else(|| StateError::Missing { name: variable.name.clone() })?;
+            if dtype(variable.data_type) != Some(tensor.dtype) || tensor.shape != variable.dims {
                 return Err(StateError::Unlike {
                     name: variable.name.clone(),
-                    found: format!("{:?} {:?}", tensor.dtype(), tensor.shape()),
+                    found: format!("{:?} {:?}", tensor.dtype, tensor.shape),
                     expected: described(variable.data_type, &variable.dims),
                 });
             }
-            buffer.bytes_mut().copy_from_slice(tensor.data());
+            let (start, end) = tensor.data_offsets;
+            buffer.bytes_mut().copy_from_slice(&values[start..end]);
             Ok(())
         })
     }
@@ -307,21 +314,22 @@ impl TrainingState {
         self.variables.iter().filter(|variable| variable.output.is_some())
     }
 
-    /// Writes the variables that `wanted` names as safetensors.
-    pub(crate) fn write_variables(
+    /// The variables that `wanted` names as safetensors.
+    pub(crate) fn safetensors(
         &self,
-        out: &mut dyn io::Write,
         metadata: Option<HashMap<String, String>>,
         wanted: impl Fn(&Variable) -> bool,
-    ) -> io::Result<()> {
-        let host = self.host().map_err(io::Error::other)?;
+    ) -> Parts<'_> {
+        let host = match self.host() {
+            Ok(host) => host,
+            Err(error) => return Box::new(iter::once(Err(io::Error::other(error)))),
+        };
         let mut entries: Vec<_> = host.entries().filter(|(v, _)| wanted(v)).collect();
         // Wider elements first keeps every tensor aligned in the file.
-        entries.sort_by_key(|(variable, _)| std::cmp::Reverse(variable.data_type.bytes()));
-        let header = header(entries.iter().map(|(variable, _)| *variable), metadata)?;
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(&header)?;
-        entries.iter().try_for_each(|(_, buffer)| out.write_all(buffer.bytes()))
+        entries.sort_by_key(|(variable, _)| Reverse(variable.data_type.bytes()));
+        let header = header(entries.iter().map(|(variable, _)| *variable), metadata);
+        let values = entries.into_iter().map(|(_, buffer)| Ok(Cow::Borrowed(buffer.bytes())));
+        Box::new(iter::once(header.map(Cow::Owned)).chain(values))
     }
 }
 
@@ -330,10 +338,14 @@ impl StateData for TrainingState {
         self.entries().map(|(_, buffer)| buffer.len()).sum()
     }
 
-    fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        let progress = serde_json::to_string(&self.progress)?;
-        let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
-        self.write_variables(out, Some(metadata), |_| true)
+    fn parts(&self) -> Parts<'_> {
+        match serde_json::to_string(&self.progress) {
+            Ok(progress) => {
+                let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
+                self.safetensors(Some(metadata), |_| true)
+            }
+            Err(error) => Box::new(iter::once(Err(error.into()))),
+        }
     }
 }
 
@@ -354,10 +366,11 @@ pub(crate) fn portable_bytes(variables: &[Variable]) -> u64 {
     let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
     let header = header(variables.iter(), Some(metadata)).map_or(0, |header| header.len());
     let values: usize = variables.iter().map(bytes).sum();
-    (size_of::<u64>() + header + values) as u64
+    (header + values) as u64
 }
 
-/// The header of a safetensors file with the values of `variables` in this order.
+/// What a safetensors file with the values of `variables` in this order begins with: the length of
+/// its header, and the header.
 fn header<'v>(
     variables: impl Iterator<Item = &'v Variable>,
     metadata: Option<HashMap<String, String>>,
@@ -374,10 +387,13 @@ fn header<'v>(
         (variable.name.clone(), info)
     });
     let header = Metadata::new(metadata, infos.collect()).map_err(io::Error::other)?;
-    let mut header = serde_json::to_vec(&header)?;
+    let mut start = vec![0; LENGTH];
+    serde_json::to_writer(&mut start, &header)?;
     // The format wants the data to start at a multiple of 8 bytes.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    Ok(header)
+    start.resize(start.len().next_multiple_of(8), b' ');
+    let length = (start.len() - LENGTH) as u64;
+    start[..LENGTH].copy_from_slice(&length.to_le_bytes());
+    Ok(start)
 }
 
 /// The size of a variable's value.

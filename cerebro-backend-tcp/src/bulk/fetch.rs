@@ -183,7 +183,9 @@ pub(crate) async fn receive(
         return Err(FetchError::TooLarge { limit });
     }
     let mut bytes = Vec::new();
-    let reserved = bytes.try_reserve_exact(offer.bytes as usize);
+    // Besides its values a State has a header, seldom longer than a chunk: room for it, or all is
+    // moved for its sake.
+    let reserved = bytes.try_reserve_exact(offer.bytes as usize + CHUNK);
     reserved.map_err(|_| FetchError::NoMemory(offer.bytes))?;
     for number in 0.. {
         let Some(frame) = in_time(frames.next()).await? else {
@@ -208,5 +210,6 @@ pub(crate) async fn receive(
         }
         bytes.extend_from_slice(&frame);
     }
+    bytes.shrink_to_fit();
     Ok(bytes)
 }

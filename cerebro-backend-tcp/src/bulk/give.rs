@@ -19,8 +19,6 @@ use crate::protocol::{Offer, Wanted};
 use crate::security::Identity;
 use crate::transport::Connection;
 
-/// Chunks that are written out and not yet sent.
-const AHEAD: usize = 2;
 /// How long a connection is kept for another request.
 const PATIENCE: Duration = KEPT.saturating_add(Duration::from_secs(1));
 
@@ -85,64 +83,62 @@ async fn give(stream: impl AsyncWrite + Unpin, found: Option<State>) -> io::Resu
     let offer = Offer { held: found.is_some(), bytes };
     send(&mut frames, offer.encode_to_vec().into()).await?;
     let Some(state) = found else { return Ok(()) };
-    let (sender, mut chunks) = mpsc::channel(AHEAD);
-    let writing = tokio::task::spawn_blocking(move || {
-        let mut writer = ChunkWriter::new(sender);
-        state.write_to(&mut writer)?;
-        writer.finish()
-    });
-    while let Some(chunk) = chunks.recv().await {
-        send(&mut frames, chunk).await?;
+    let mut chunks = Chunks::default();
+    for part in state.parts() {
+        let part = part?;
+        let mut rest = &*part;
+        while !rest.is_empty() {
+            rest = chunks.fill(rest);
+            if chunks.is_full() {
+                send(&mut frames, chunks.seal()).await?;
+            }
+        }
     }
-    // Had writing failed, the last chunk would be missing; the receiver notices when this closes.
-    writing.await?
+    if !chunks.is_empty() {
+        send(&mut frames, chunks.seal()).await?;
+    }
+    // The last one is empty. Had anything failed, it would be missing, and the receiver would know.
+    send(&mut frames, chunks.seal()).await
 }
 
-/// Cuts what is written to it into chunks with checksums. Blocks while the network is slower.
-struct ChunkWriter {
-    chunks: mpsc::Sender<Bytes>,
+/// Cuts parts into chunks with checksums, in memory that it uses again.
+#[derive(Default)]
+struct Chunks {
     number: u64,
     buffer: BytesMut,
 }
 
-impl ChunkWriter {
-    fn new(chunks: mpsc::Sender<Bytes>) -> Self {
-        Self { chunks, number: 0, buffer: BytesMut::new() }
+impl Chunks {
+    fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
     }
 
-    fn send(&mut self) -> io::Result<()> {
-        let mut frame = self.buffer.split();
-        let (digest, chunk) = frame.split_at_mut(DIGEST);
-        digest.copy_from_slice(&xxh3_64_with_seed(chunk, self.number).to_be_bytes());
-        self.number += 1;
-        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        self.chunks.blocking_send(frame.freeze()).map_err(gone)
+    fn is_full(&self) -> bool {
+        self.buffer.len() == DIGEST + CHUNK
     }
 
-    fn finish(mut self) -> io::Result<()> {
-        if !self.buffer.is_empty() {
-            self.send()?;
-        }
-        self.buffer.put_bytes(0, DIGEST);
-        self.send()
+    /// Takes in as much of `bytes` as the chunk has room for, and gives the rest back.
+    fn fill<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        self.begin(bytes.len());
+        let (taken, rest) = bytes.split_at(bytes.len().min(DIGEST + CHUNK - self.buffer.len()));
+        self.buffer.extend_from_slice(taken);
+        rest
     }
-}
 
-impl io::Write for ChunkWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Room for the checksum of a chunk that begins, and for its first `bytes`.
+    fn begin(&mut self, bytes: usize) {
         if self.buffer.is_empty() {
-            self.buffer.reserve(DIGEST + bytes.len().min(CHUNK));
+            self.buffer.reserve(DIGEST + bytes.min(CHUNK));
             self.buffer.put_bytes(0, DIGEST);
         }
-        let taken = bytes.len().min(DIGEST + CHUNK - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..taken]);
-        if self.buffer.len() == DIGEST + CHUNK {
-            self.send()?;
-        }
-        Ok(taken)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// The chunk as a frame.
+    fn seal(&mut self) -> Bytes {
+        self.begin(0);
+        let (digest, chunk) = self.buffer.split_at_mut(DIGEST);
+        digest.copy_from_slice(&xxh3_64_with_seed(chunk, self.number).to_be_bytes());
+        self.number += 1;
+        self.buffer.split().freeze()
     }
 }

@@ -138,8 +138,9 @@ pub fn serve_until(
 
 fn runtime() -> Result<tokio::runtime::Runtime, WorkerError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    // Models compute on the threads of the slots; these only move messages.
-    let builder = builder.worker_threads(2).thread_name("cerebro-worker").enable_all();
+    // Models compute on the threads of the slots; this one only moves messages, and a second one
+    // would be woken more often than it helps.
+    let builder = builder.worker_threads(1).thread_name("cerebro-worker").enable_all();
     builder.build().map_err(WorkerError::Threads)
 }
 

@@ -1,7 +1,8 @@
 //! Tallies with larger States, in worker processes that die when and where a test wants it.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
-use std::io;
+use std::iter;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,8 +14,8 @@ use cerebro_backend_tcp::worker::{self, Options, Registry};
 use cerebro_core::data::Partition;
 use cerebro_core::testing::{self, Tally};
 use cerebro_core::{
-    Config, Metrics, Model, ModelError, PartitionId, Pass, Seed, Slot, State, StateData, TrialId,
-    Unit,
+    Config, Metrics, Model, ModelError, PartitionId, Parts, Pass, Seed, Slot, State, StateData,
+    TrialId, Unit,
 };
 
 const DRIVER: &str = "CEREBRO_TEST_DRIVER";
@@ -238,16 +239,19 @@ impl StateData for Padded {
         self.tally.len() + PADDING
     }
 
-    fn write_to(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        out.write_all(&self.tally)?;
-        out.write_all(&vec![7; PADDING / 2])?;
-        if self.plan.is_due(Fault::KilledWhileSending, self.unit) {
-            Plan::strike("-KILL", std::process::id());
-        }
-        if self.plan.is_due(Fault::KilledWhileReceiving, self.unit) {
-            Plan::strike("-KILL", self.plan.another());
-        }
-        out.write_all(&vec![7; PADDING - PADDING / 2])
+    fn parts(&self) -> Parts<'_> {
+        let first = [Ok(Cow::Borrowed(&*self.tally)), Ok(Cow::Owned(vec![7; PADDING / 2]))];
+        // Only when its turn comes, so that the rest is never sent.
+        let rest = || {
+            if self.plan.is_due(Fault::KilledWhileSending, self.unit) {
+                Plan::strike("-KILL", std::process::id());
+            }
+            if self.plan.is_due(Fault::KilledWhileReceiving, self.unit) {
+                Plan::strike("-KILL", self.plan.another());
+            }
+            Ok(Cow::Owned(vec![7; PADDING - PADDING / 2]))
+        };
+        Box::new(first.into_iter().chain(iter::once_with(rest)))
     }
 }
 
