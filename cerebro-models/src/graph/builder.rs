@@ -301,6 +301,7 @@ impl Builder {
         self.join_activations(&kept);
         if self.dialect == Dialect::FusedProducts {
             self.fuse_products(&kept);
+            self.update_by_products(&kept);
         }
         self.join_updates();
         let mut needed: BTreeSet<Value> = outputs.iter().map(|&(_, value)| value).collect();

@@ -11,16 +11,16 @@ use crate::kernels::{
 use crate::onnx::{DataType, TensorData};
 
 /// Who reads and who gives each value, by the places of nodes, before anything is fused.
-struct Uses {
+pub(super) struct Uses {
     /// `None` for the graph's outputs.
-    readers: HashMap<Value, Vec<Option<usize>>>,
+    pub(super) readers: HashMap<Value, Vec<Option<usize>>>,
     producers: HashMap<Value, usize>,
     /// The nodes that sum the rows of a value, as products with ones.
     sums: HashMap<Value, usize>,
 }
 
 impl Uses {
-    fn only_reader(&self, value: Value) -> Option<usize> {
+    pub(super) fn only_reader(&self, value: Value) -> Option<usize> {
         match self.readers.get(&value).map(Vec::as_slice) {
             Some(&[Some(reader)]) => Some(reader),
             _ => None,
@@ -28,7 +28,7 @@ impl Uses {
     }
 
     /// Whether `value` is there before the node at `index`.
-    fn is_before(&self, value: Value, index: usize) -> bool {
+    pub(super) fn is_before(&self, value: Value, index: usize) -> bool {
         self.producers.get(&value).is_none_or(|&producer| producer < index)
     }
 }
@@ -67,7 +67,7 @@ impl Builder {
         }
     }
 
-    fn uses(&self, kept: &[Value]) -> Uses {
+    pub(super) fn uses(&self, kept: &[Value]) -> Uses {
         let nodes = || self.nodes.iter().enumerate();
         let producers: HashMap<Value, usize> = nodes()
             .flat_map(|(index, node)| node.outputs.iter().map(move |&output| (output, index)))

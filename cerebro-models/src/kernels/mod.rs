@@ -76,7 +76,7 @@ pub(crate) use product::products_pay;
 pub(crate) use recurrence::{LSTM, LSTM_GRADIENT};
 pub(crate) use silu::{SILU, SILU_GRADIENT};
 pub(crate) use softmax::SOFTMAX_GRADIENT;
-pub(crate) use update::{ADAGRAD, ADAM, LION, MOMENTUM, RMSPROP, SGD, is_update};
+pub(crate) use update::{ADAGRAD, ADAM, LION, MOMENTUM, RMSPROP, SGD, is_update, of_product};
 
 /// The domain of the operators, with which their names in graphs begin.
 pub(crate) const DOMAIN: &str = "ai.cerebro";

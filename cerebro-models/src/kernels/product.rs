@@ -43,6 +43,9 @@ const FEW_PANELS: usize = 4;
 /// Rows of a share.
 const SHARE: usize = 16 * ROWS;
 
+/// Elements of a line of the caches.
+const LINE: usize = 16;
+
 /// The most elements of a tile.
 const LARGEST_TILE: usize = ROWS * 32;
 
@@ -205,7 +208,11 @@ thread_local! {
 }
 
 /// Calls `work` with `length` elements of any value, in memory that this thread has used before.
-fn with_memory<T>(memory: &Cell<Vec<f32>>, length: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
+pub(super) fn with_memory<T>(
+    memory: &Cell<Vec<f32>>,
+    length: usize,
+    work: impl FnOnce(&mut [f32]) -> T,
+) -> T {
     let mut taken = memory.take();
     if taken.len() < length {
         taken.resize(length, 0.0);
@@ -236,6 +243,28 @@ impl Block<'_> {
                 Some(from) if used == ROWS => *to = *from,
                 _ => to[..used].copy_from_slice(&from[..used]),
             }
+        }
+    }
+
+    /// What the tile number `tile` of a panel may fetch of the panel after it, which begins at `column`
+    /// and is `width` elements wide: all tiles together fetch all of it once.
+    fn next_panel(&self, column: usize, width: usize, tile: usize) -> Ahead {
+        let b = self.product.b;
+        let [down, across] = b.strides();
+        let lines = width / LINE;
+        let (start, step) = if b.transposed && self.depth == b.rows && tile < lines {
+            // Whole columns, which follow each other.
+            (column * across + tile * self.depth * LINE, LINE)
+        } else if !b.transposed && tile <= lines {
+            // The rows of a panel begin anywhere in a line, so that there is one more.
+            (self.first * down + column + (tile * LINE).min(width - 1), down)
+        } else {
+            return Ahead::NOTHING;
+        };
+        if column < b.columns {
+            Ahead { from: b.elements.as_ptr().wrapping_add(start), step }
+        } else {
+            Ahead::NOTHING
         }
     }
 
@@ -320,6 +349,7 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
                 mask: if is_last && !mask.is_null() { mask.add(at) } else { std::ptr::null() },
                 c: c.first().add(at),
                 columns,
+                ahead: block.next_panel(column + width, width, (row - rows.start) / ROWS),
             };
             if used == width {
                 multiply_rows::<V, 2>(&tile, height);
@@ -438,6 +468,19 @@ struct Tile<'a> {
     c: *mut f32,
     /// How far apart the rows of `c` and of `mask` lie.
     columns: usize,
+    ahead: Ahead,
+}
+
+/// Memory that will be read next, fetched while a tile is summed: a line for each place of the inner
+/// dimension. A step of 0 is for none.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    from: *const f32,
+    step: usize,
+}
+
+impl Ahead {
+    const NOTHING: Self = Self { from: std::ptr::null(), step: 0 };
 }
 
 #[inline(always)]
@@ -467,7 +510,10 @@ unsafe fn multiply_tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<'
         };
         let (mut left, mut right) = (tile.left, tile.right);
         let (row_step, place_step, right_step) = (tile.row_step, tile.place_step, tile.right_step);
+        let Ahead { from: mut ahead, step } = tile.ahead;
         for _ in 0..tile.depth {
+            V::prefetch(ahead);
+            ahead = ahead.wrapping_add(step);
             let b: [V::Value; W] = std::array::from_fn(|w| V::load(right.add(w * V::LANES)));
             for r in 0..R {
                 let a = V::splat(*left.add(r * row_step));

@@ -29,6 +29,19 @@ pub(super) trait Vector: Copy {
     /// Elements become zero where those of `by` are zero.
     unsafe fn where_not_zero(value: Self::Value, by: Self::Value) -> Self::Value;
 
+    /// Fetches the line of memory at `from`, which need not be valid, into the second cache.
+    #[inline(always)]
+    unsafe fn prefetch(from: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every processor of this architecture has the instruction, which reads nothing.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(from.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = from;
+    }
+
     /// Transposes a square of as many rows as there are lanes; rows lie `stride` elements apart,
     /// those of the result `to_stride`.
     #[inline(always)]
@@ -207,6 +220,20 @@ mod x86 {
             unsafe {
                 let kept = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(by, _mm512_setzero_ps());
                 _mm512_maskz_mov_ps(kept, value)
+            }
+        },
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+            // Quarter by quarter.
+            for row in [0, Avx2::LANES] {
+                for column in [0, Avx2::LANES] {
+                    // SAFETY: the caller promises the instructions, which AVX2's are among, and both
+                    // squares.
+                    unsafe {
+                        let from = from.add(row * stride + column);
+                        Avx2::transpose(from, stride, to.add(column * to_stride + row), to_stride);
+                    }
+                }
             }
         }
     );

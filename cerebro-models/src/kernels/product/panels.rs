@@ -1,6 +1,6 @@
 //! A right matrix laid out once, to be multiplied by many left ones of few rows.
 
-use super::{LARGEST_TILE, Matrix, ROWS, Tile, multiply_rows, tile_columns};
+use super::{Ahead, LARGEST_TILE, LINE, Matrix, ROWS, Tile, multiply_rows, tile_columns};
 use crate::kernels::vector::Vector;
 
 /// Places of the inner dimension that are summed at once: a panel of so many stays in the nearest
@@ -26,19 +26,37 @@ pub(in crate::kernels) enum Onto {
 
 impl Panels {
     pub(in crate::kernels) fn of(matrix: Matrix<'_>) -> Self {
+        Self::within(Vec::new(), matrix)
+    }
+
+    /// The same in memory that was used before.
+    pub(in crate::kernels) fn within(mut elements: Vec<f32>, matrix: Matrix<'_>) -> Self {
         let ([inner, columns], [down, across]) = (matrix.size(), matrix.strides());
         let (width, stride) = (tile_columns(), columns.next_multiple_of(tile_columns()));
-        let mut elements = vec![0.0; stride * inner];
+        elements.resize(stride * inner, 0.0);
         for first in (0..inner).step_by(DEPTH) {
             let depth = DEPTH.min(inner - first);
-            for column in 0..columns {
-                let start = first * stride + column / width * depth * width + column % width;
-                let to = elements[start..].iter_mut().step_by(width);
-                let from = &matrix.elements[first * down + column * across..];
-                to.zip(from.iter().step_by(down)).take(depth).for_each(|(to, from)| *to = *from);
+            for column in (0..columns).step_by(width) {
+                let used = width.min(columns - column);
+                let panel = &mut elements[first * stride + column * depth..][..depth * width];
+                for (place, to) in panel.chunks_exact_mut(width).enumerate() {
+                    let from = &matrix.elements[(first + place) * down + column * across..];
+                    if across == 1 {
+                        to[..used].copy_from_slice(&from[..used]);
+                    } else {
+                        let from = from.iter().step_by(across);
+                        to[..used].iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+                    }
+                    to[used..].fill(0.0);
+                }
             }
         }
         Self { elements, inner, columns }
+    }
+
+    /// The memory, to be used again.
+    pub(in crate::kernels) fn into_memory(self) -> Vec<f32> {
+        self.elements
     }
 
     /// How far apart the rows of results lie: whole tiles.
@@ -49,12 +67,29 @@ impl Panels {
     /// Multiplies `left`, whose rows follow each other, by the matrix. Rows of `c` lie
     /// [`stride`](Self::stride) elements apart.
     pub(in crate::kernels) fn multiply(&self, left: &[f32], onto: Onto, c: &mut [f32]) {
+        self.multiply_fetching(left, onto, c, &[]);
+    }
+
+    /// The same, and fetches `next` from memory meanwhile, as much of it as there is time for.
+    pub(in crate::kernels) fn multiply_fetching(
+        &self,
+        left: &[f32],
+        onto: Onto,
+        c: &mut [f32],
+        next: &[&[f32]],
+    ) {
         assert!(self.inner > 0 && left.len().is_multiple_of(self.inner), "whole rows");
         let rows = left.len() / self.inner;
         assert!(c.len() >= rows * self.stride(), "the result has room");
         let panels = self;
         // SAFETY: as asserted, all rows lie within the slices.
-        widest!(multiply(panels: &Panels, left: &[f32], onto: Onto, c: &mut [f32]));
+        widest!(multiply(
+            panels: &Panels,
+            left: &[f32],
+            onto: Onto,
+            c: &mut [f32],
+            next: &[&[f32]],
+        ));
     }
 }
 
@@ -67,11 +102,14 @@ unsafe fn multiply<V: Vector, const _R: usize>(
     left: &[f32],
     onto: Onto,
     c: &mut [f32],
+    next: &[&[f32]],
 ) {
     const NOTHING: [f32; 32] = [0.0; 32];
     const { assert!(LARGEST_TILE == ROWS * NOTHING.len()) };
     let (inner, stride) = (panels.inner, panels.stride());
     let (width, rows) = (2 * V::LANES, left.len() / inner);
+    // What a tile has time to fetch.
+    let mut next = next.iter().flat_map(|next| next.chunks(LINE * inner.min(DEPTH)));
     for first in (0..inner).step_by(DEPTH) {
         let depth = DEPTH.min(inner - first);
         for column in (0..stride).step_by(width) {
@@ -90,6 +128,10 @@ unsafe fn multiply<V: Vector, const _R: usize>(
                         mask: std::ptr::null(),
                         c: c.as_mut_ptr().add(row * stride + column),
                         columns: stride,
+                        ahead: next.next().map_or(Ahead::NOTHING, |next| Ahead {
+                            from: next.as_ptr(),
+                            step: LINE,
+                        }),
                     };
                     multiply_rows::<V, 2>(&tile, ROWS.min(rows - row));
                 }

@@ -1,12 +1,25 @@
 //! Linear layers within small networks: the same weights after some steps with Cerebro's own
 //! products of matrices, and the same bits with any number of threads.
 
+use cerebro_core::Slot;
+use cerebro_core::data::{MemoryPartition, Tensor};
+use cerebro_core::{PartitionId, Seed};
+use ndarray::{Array1, Array2};
+
 use super::networks::{Small, agree_in, operators};
+use super::{rules, train_on};
 use crate::graph::Dialect;
 use crate::kernels::{
-    LINEAR, LINEAR_INPUT_GRADIENT, LINEAR_WEIGHT_GRADIENT, PRODUCT, RELU_GRADIENT, in_domain,
+    ADAM, LINEAR, LINEAR_INPUT_GRADIENT, LINEAR_WEIGHT_GRADIENT, PRODUCT, RELU_GRADIENT, SGD,
+    in_domain, of_product,
 };
+use crate::loss::Loss;
+use crate::nn;
 use crate::onnx::Attribute;
+use crate::optim::{Clipping, Optimizer};
+use crate::program::Program;
+use crate::step::Task;
+use crate::training::{InputShapes, Threads, TrainingSpec};
 
 /// How a linear layer is written.
 #[derive(Clone, Copy, Debug)]
@@ -100,4 +113,60 @@ fn products_that_own_kernels_do_not_make_stay() {
     assert!(
         operators(network, Dialect::FusedProducts).iter().filter(|op| *op == "Gemm").count() >= 2
     );
+}
+
+#[test]
+fn large_layers_train_as_the_standard_operators_do() {
+    let of_product = of_product(SGD).unwrap();
+    for rows in [9, 130] {
+        for form in [Form::Turned, Form::Plain, Form::Apart] {
+            let network = || {
+                let small = Small::new(&[rows, 131]).linear(277, form).plain("Tanh");
+                small.linear(120, form).plain("Tanh").linear(2, form)
+            };
+            let all = [LINEAR, PRODUCT, LINEAR_WEIGHT_GRADIENT, of_product];
+            agree(&format!("{rows} {form:?}"), &all, network);
+        }
+    }
+}
+
+/// A perceptron with a large layer.
+fn large(optimizer: &Optimizer) -> Program {
+    let spec = TrainingSpec::new(Loss::cross_entropy(), optimizer.kind());
+    let length = optimizer.hyperparameters(1, optimizer.learning_rate).len();
+    Program::new(nn::mlp(131, &[277], 3), spec, None, length).unwrap()
+}
+
+#[test]
+fn an_update_that_takes_in_a_product_gives_the_bits_of_the_update_after_it() {
+    let rows = 9;
+    let mut rng = Seed(2).rng();
+    let x = Array2::from_shape_fn((rows, 131), |_| rng.normal() as f32);
+    let y = Array1::from_shape_fn(rows, |_| rng.below(3) as i64);
+    let tensors = [("x", Tensor::from(x.into_dyn())), ("y", Tensor::from(y.into_dyn()))];
+    let partition = MemoryPartition::new(PartitionId(0), tensors).unwrap();
+    let dialect = Dialect::FusedProducts;
+    for optimizer in rules().into_iter().flat_map(|rule| [rule.clone(), rule.weight_decay(0.1)]) {
+        // Clipping reads the gradients too, so that they must be there; so far off it changes none.
+        let apart = optimizer.clone().clipping(Clipping::Norm(1e9));
+        let [one, two] = [&optimizer, &apart].map(|optimizer| {
+            let slot = Slot::default();
+            train_on(&large(optimizer), optimizer, &partition, &slot, dialect, 3)
+        });
+        assert_eq!(one, two, "{optimizer:?}");
+    }
+}
+
+#[test]
+fn updates_take_in_products_where_nothing_else_reads_the_gradient() {
+    let taken_in = |optimizer: &Optimizer| {
+        let shapes = InputShapes::rows(9);
+        let model =
+            large(optimizer).draw(Task::Step, Dialect::FusedProducts, Threads::One, &shapes);
+        let name = in_domain(of_product(ADAM).unwrap());
+        model.unwrap().graph.nodes.iter().filter(|node| node.op == name).count()
+    };
+    // The last layer is small.
+    assert_eq!(taken_in(&Optimizer::adam(0.1)), 1);
+    assert_eq!(taken_in(&Optimizer::adam(0.1).clipping(Clipping::Norm(1.0))), 0);
 }

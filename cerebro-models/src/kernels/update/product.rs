@@ -1,0 +1,150 @@
+//! Updates by gradients that are products of matrices, as those of the weights of linear layers are.
+//!
+//! The gradient is made some rows at a time, and is used while it is in the caches: it is never written
+//! to memory. What the update reads is fetched from there while the rows are multiplied.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+
+use ort::operator::{ComputeContext, Kernel, KernelContext};
+use ort::value::TensorElementType;
+
+use super::rules::{Rule, Tensors, update_all};
+use super::{Settings, elements, elements_mut};
+use crate::kernels::node::{Fused, Parts, dims, for_each, input, output, refused, size};
+use crate::kernels::product::{Matrix, Onto, Panels, sum_rows, with_memory};
+
+/// Rows of the gradient that are made at a time: what their update reads and writes stays in the
+/// second cache beside the right matrix.
+const ROWS: usize = 12;
+
+/// The operator of a rule. Inputs: the packed hyperparameters, `a` and `b`, whose product with `a`
+/// transposed is the gradient, the parameter, the slots. Outputs: the new parameter, the new slots, the
+/// sums of the columns of one operand, which are the gradient by the bias. Attributes: those of the
+/// rule's own operator, and `summed`, 0 for `a` and 1 for `b`.
+pub(super) struct ProductUpdate<R> {
+    settings: Settings,
+    sums_b: bool,
+    rule: PhantomData<fn() -> R>,
+}
+
+const TENSORS: &[TensorElementType] = &[TensorElementType::Float32; 6];
+
+impl<R: Rule> Fused for ProductUpdate<R> {
+    const NAME: &'static str = R::OF_PRODUCT;
+    const INPUTS: &'static [TensorElementType] = TENSORS.split_at(4 + R::SLOTS).0;
+    const OUTPUTS: &'static [TensorElementType] = TENSORS.split_at(2 + R::SLOTS).0;
+
+    fn new(node: &KernelContext<'_>) -> ort::Result<Self> {
+        let sums_b = size(node, Self::NAME, "summed")? != 0;
+        Ok(Self { settings: Settings::of(node, Self::NAME)?, sums_b, rule: PhantomData })
+    }
+}
+
+thread_local! {
+    static PANELS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static LEFT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static GRADIENT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+impl<R: Rule> Kernel for ProductUpdate<R> {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let name = Self::NAME;
+        let input = |index: usize| input(context, name, index);
+        let (packed, a, b, parameter) = (input(0)?, input(1)?, input(2)?, input(3)?);
+        let first = if R::SLOTS > 0 { Some(input(4)?) } else { None };
+        let second = if R::SLOTS > 1 { Some(input(5)?) } else { None };
+        let (rule, pull) = self.settings.with::<R>(packed.try_extract_tensor::<f32>()?.1)?;
+        let (a_shape, a) = a.try_extract_tensor::<f32>()?;
+        let (b_shape, b) = b.try_extract_tensor::<f32>()?;
+        let (shape, parameter) = parameter.try_extract_tensor::<f32>()?;
+        let slots = [elements(first.as_ref())?, elements(second.as_ref())?];
+        let (&[places, rows], &[same_places, columns]) =
+            (dims(a_shape).as_slice(), dims(b_shape).as_slice())
+        else {
+            return Err(refused(name, format!("{a_shape:?} and {b_shape:?} are no matrices")));
+        };
+        let length = rows * columns;
+        let differs = |slot: &&[f32]| slot.len() != length;
+        if places != same_places
+            || parameter.len() != length
+            || slots.iter().take(R::SLOTS).any(differs)
+        {
+            let of = format!("{a_shape:?} and {b_shape:?}");
+            return Err(refused(
+                name,
+                format!("the product of {of} is not of the shape {shape:?}"),
+            ));
+        }
+
+        let (summed, sums) = if self.sums_b { (b, columns) } else { (a, rows) };
+        let mut sums = output(context, name, 1 + R::SLOTS, &[sums])?;
+        sum_rows(summed, sums.try_extract_tensor_mut::<f32>()?.1);
+        let output = |index: usize| output(context, name, index, &dims(shape));
+        let mut new_parameter = output(0)?;
+        let mut new_first = if R::SLOTS > 0 { Some(output(1)?) } else { None };
+        let mut new_second = if R::SLOTS > 1 { Some(output(2)?) } else { None };
+        let new_parameter = Parts::of(new_parameter.try_extract_tensor_mut::<f32>()?.1);
+        let new_slots = [elements_mut(new_first.as_mut())?, elements_mut(new_second.as_mut())?];
+        let new_slots = new_slots.map(Parts::of);
+
+        let right = Matrix::new(b, [places, columns], false);
+        let right = right.ok_or_else(|| refused(name, "its second operand has other elements"))?;
+        let panels = Panels::within(PANELS.take(), right);
+        let work = length * (places.div_ceil(32) + 3 + 2 * R::SLOTS);
+        let done = for_each(context, rows.div_ceil(ROWS), work, |number| {
+            let rows_here = number * ROWS..rows.min((number + 1) * ROWS);
+            let range = rows_here.start * columns..rows_here.end * columns;
+            let within = |slot: &'_ [f32]| range.start.min(slot.len())..range.end.min(slot.len());
+            let slots = slots.map(|slot| &slot[within(slot)]);
+            let parameter = &parameter[range.clone()];
+            // SAFETY: each number has rows of its own.
+            let (new_parameter, new_slots) = unsafe {
+                let new_slots = new_slots.each_ref().map(|slot| slot.part(range.clone()));
+                (new_parameter.part(range.clone()), new_slots)
+            };
+            let height = rows_here.len();
+            GRADIENT.with(|memory| {
+                with_memory(memory, height * panels.stride(), |gradient| {
+                    LEFT.with(|memory| {
+                        with_memory(memory, height * places, |left| {
+                            for (place, a) in a.chunks_exact(rows).enumerate() {
+                                let left = left[place..].iter_mut().step_by(places);
+                                left.zip(&a[rows_here.clone()]).for_each(|(to, from)| *to = *from);
+                            }
+                            let next = [
+                                parameter,
+                                slots[0],
+                                slots[1],
+                                &*new_parameter,
+                                &*new_slots[0],
+                                &*new_slots[1],
+                            ];
+                            panels.multiply_fetching(left, Onto::Zeros, gradient, &next);
+                        });
+                    });
+                    let [new_first, new_second] = new_slots;
+                    for (row, gradient) in gradient.chunks_exact(panels.stride()).enumerate() {
+                        let row = row * columns..(row + 1) * columns;
+                        let within =
+                            |slot: &'_ [f32]| row.start.min(slot.len())..row.end.min(slot.len());
+                        let (here, there) = (within(new_first), within(new_second));
+                        update_all(
+                            rule,
+                            pull,
+                            Tensors {
+                                parameter: &parameter[row.clone()],
+                                gradient: &gradient[..columns],
+                                slots: slots.map(|slot| &slot[within(slot)]),
+                                new_parameter: &mut new_parameter[row],
+                                new_slots: [&mut new_first[here], &mut new_second[there]],
+                            },
+                        );
+                    }
+                });
+            });
+        });
+        PANELS.set(panels.into_memory());
+        done
+    }
+}

@@ -1,0 +1,267 @@
+//! What optimizers do with one element: the rules, and the loops over elements.
+
+#![allow(
+    clippy::inline_always,
+    reason = "vector code comes of inlining into the function that enables the instructions"
+)]
+
+use super::{ADAGRAD, ADAM, LION, MOMENTUM, RMSPROP, SGD};
+
+/// A rule that makes the update of one element.
+pub(super) trait Rule: Copy + Send + Sync + 'static {
+    const NAME: &'static str;
+    /// The name where the gradient is a product of matrices.
+    const OF_PRODUCT: &'static str;
+    const SLOTS: usize;
+    const HYPERPARAMETERS: usize;
+
+    /// The names of the rule's operators.
+    fn names() -> [&'static str; 2] {
+        [Self::NAME, Self::OF_PRODUCT]
+    }
+
+    fn new(hyperparameters: &[f32], learning_rate: f32, nesterov: bool) -> Self;
+
+    /// The new parameter, of the (decayed) parameter, the gradient and the slots, which become
+    /// the new ones.
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32;
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Sgd {
+    learning_rate: f32,
+}
+
+impl Rule for Sgd {
+    const NAME: &'static str = SGD;
+    const OF_PRODUCT: &'static str = "ai.cerebro.SgdOfProduct";
+    const SLOTS: usize = 0;
+    const HYPERPARAMETERS: usize = 0;
+
+    fn new(_: &[f32], learning_rate: f32, _: bool) -> Self {
+        Self { learning_rate }
+    }
+
+    #[inline(always)]
+    fn update(self, parameter: f32, gradient: f32, _: &mut [f32; 2]) -> f32 {
+        parameter - gradient * self.learning_rate
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Momentum {
+    learning_rate: f32,
+    kept: f32,
+    share: f32,
+    nesterov: bool,
+}
+
+impl Rule for Momentum {
+    const NAME: &'static str = MOMENTUM;
+    const OF_PRODUCT: &'static str = "ai.cerebro.MomentumOfProduct";
+    const SLOTS: usize = 1;
+    const HYPERPARAMETERS: usize = 2;
+
+    fn new(hyperparameters: &[f32], learning_rate: f32, nesterov: bool) -> Self {
+        let [kept, share] = [hyperparameters[0], hyperparameters[1]];
+        Self { learning_rate, kept, share, nesterov }
+    }
+
+    #[inline(always)]
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+        let buffer = slots[0] * self.kept + gradient * self.share;
+        slots[0] = buffer;
+        let direction = if self.nesterov { gradient + buffer * self.kept } else { buffer };
+        parameter - direction * self.learning_rate
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Adam {
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+    step_size: f32,
+    scale: f32,
+    epsilon: f32,
+}
+
+impl Rule for Adam {
+    const NAME: &'static str = ADAM;
+    const OF_PRODUCT: &'static str = "ai.cerebro.AdamOfProduct";
+    const SLOTS: usize = 2;
+    const HYPERPARAMETERS: usize = 7;
+
+    fn new(h: &[f32], _: f32, _: bool) -> Self {
+        Self {
+            beta1: h[0],
+            rest1: h[1],
+            beta2: h[2],
+            rest2: h[3],
+            step_size: h[4],
+            scale: h[5],
+            epsilon: h[6],
+        }
+    }
+
+    #[inline(always)]
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+        let first = slots[0] * self.beta1 + gradient * self.rest1;
+        let second = slots[1] * self.beta2 + (gradient * gradient) * self.rest2;
+        *slots = [first, second];
+        let denominator = second.sqrt() * self.scale + self.epsilon;
+        parameter - (first / denominator) * self.step_size
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct RmsProp {
+    learning_rate: f32,
+    alpha: f32,
+    rest: f32,
+    epsilon: f32,
+}
+
+impl Rule for RmsProp {
+    const NAME: &'static str = RMSPROP;
+    const OF_PRODUCT: &'static str = "ai.cerebro.RmsPropOfProduct";
+    const SLOTS: usize = 1;
+    const HYPERPARAMETERS: usize = 3;
+
+    fn new(h: &[f32], learning_rate: f32, _: bool) -> Self {
+        Self { learning_rate, alpha: h[0], rest: h[1], epsilon: h[2] }
+    }
+
+    #[inline(always)]
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+        slots[0] = slots[0] * self.alpha + (gradient * gradient) * self.rest;
+        let direction = gradient / (slots[0].sqrt() + self.epsilon);
+        parameter - direction * self.learning_rate
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Adagrad {
+    step_size: f32,
+    epsilon: f32,
+}
+
+impl Rule for Adagrad {
+    const NAME: &'static str = ADAGRAD;
+    const OF_PRODUCT: &'static str = "ai.cerebro.AdagradOfProduct";
+    const SLOTS: usize = 1;
+    const HYPERPARAMETERS: usize = 2;
+
+    fn new(h: &[f32], _: f32, _: bool) -> Self {
+        Self { step_size: h[0], epsilon: h[1] }
+    }
+
+    #[inline(always)]
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+        slots[0] += gradient * gradient;
+        let direction = gradient / (slots[0].sqrt() + self.epsilon);
+        parameter - direction * self.step_size
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Lion {
+    learning_rate: f32,
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+}
+
+impl Rule for Lion {
+    const NAME: &'static str = LION;
+    const OF_PRODUCT: &'static str = "ai.cerebro.LionOfProduct";
+    const SLOTS: usize = 1;
+    const HYPERPARAMETERS: usize = 4;
+
+    fn new(h: &[f32], learning_rate: f32, _: bool) -> Self {
+        Self { learning_rate, beta1: h[0], rest1: h[1], beta2: h[2], rest2: h[3] }
+    }
+
+    #[inline(always)]
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+        let blended = slots[0] * self.beta1 + gradient * self.rest1;
+        slots[0] = slots[0] * self.beta2 + gradient * self.rest2;
+        let step = if blended == 0.0 { 0.0 } else { self.learning_rate.copysign(blended) };
+        parameter - step
+    }
+}
+
+/// How the pull towards zero enters the update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decay {
+    None,
+    Coupled,
+    Decoupled,
+}
+
+/// The tensors of one update, all of the same length; slots that a rule lacks are empty.
+pub(super) struct Tensors<'a> {
+    pub(super) parameter: &'a [f32],
+    pub(super) gradient: &'a [f32],
+    pub(super) slots: [&'a [f32]; 2],
+    pub(super) new_parameter: &'a mut [f32],
+    pub(super) new_slots: [&'a mut [f32]; 2],
+}
+
+/// Weight decay, and the learning rate that decoupled decay goes with.
+#[derive(Clone, Copy)]
+pub(super) struct Pull {
+    pub(super) decay: Decay,
+    pub(super) strength: f32,
+    pub(super) learning_rate: f32,
+}
+
+/// Updates all elements.
+pub(super) fn update_all<R: Rule>(rule: R, pull: Pull, tensors: Tensors<'_>) {
+    fastest!(update_in::<R: Rule>(rule: R, pull: Pull, tensors: Tensors<'_>));
+}
+
+#[inline(always)]
+fn update_in<R: Rule>(rule: R, pull: Pull, tensors: Tensors<'_>) {
+    let strength = pull.strength;
+    // One loop per kind of decay, so that each is free of branches and becomes vector code.
+    match pull.decay {
+        Decay::None => update_each(rule, tensors, |p, g| (p, g)),
+        Decay::Coupled => update_each(rule, tensors, |p, g| (p, g + p * strength)),
+        Decay::Decoupled => {
+            let kept = 1.0 - pull.learning_rate * strength;
+            update_each(rule, tensors, |p, g| (p * kept, g));
+        }
+    }
+}
+
+#[inline(always)]
+fn update_each<R: Rule>(rule: R, tensors: Tensors<'_>, pull: impl Fn(f32, f32) -> (f32, f32)) {
+    let Tensors { parameter, gradient, slots, new_parameter, new_slots } = tensors;
+    let [new_first, new_second] = new_slots;
+    let length = parameter.len();
+    // Slices cut to one length let the compiler drop the bounds checks.
+    let slot_length = |slot| if slot < R::SLOTS { length } else { 0 };
+    let (gradient, new_parameter) = (&gradient[..length], &mut new_parameter[..length]);
+    let (first, new_first) = (&slots[0][..slot_length(0)], &mut new_first[..slot_length(0)]);
+    let (second, new_second) = (&slots[1][..slot_length(1)], &mut new_second[..slot_length(1)]);
+    for at in 0..length {
+        let (p, g) = pull(parameter[at], gradient[at]);
+        let mut values = [0.0; 2];
+        if R::SLOTS > 0 {
+            values[0] = first[at];
+        }
+        if R::SLOTS > 1 {
+            values[1] = second[at];
+        }
+        new_parameter[at] = rule.update(p, g, &mut values);
+        if R::SLOTS > 0 {
+            new_first[at] = values[0];
+        }
+        if R::SLOTS > 1 {
+            new_second[at] = values[1];
+        }
+    }
+}
