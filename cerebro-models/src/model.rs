@@ -94,7 +94,11 @@ impl Model for OnnxModel {
     fn train(&mut self, partition: &dyn Partition, pass: &Pass<'_>) -> Result<Metrics, ModelError> {
         self.check_batch_size(partition)?;
         let (metrics, state) = self.updates(partition, pass)?;
-        self.state = Some(Arc::new(state));
+        let before = self.state.replace(Arc::new(state));
+        // What nobody else goes on from is memory for the steps to come.
+        if let Some(before) = before.and_then(Arc::into_inner) {
+            lock(&self.slot).keep_buffers(&self.program, before.into_live());
+        }
         Ok(metrics)
     }
 

@@ -281,6 +281,11 @@ impl TrainingState {
         &self.live
     }
 
+    /// The values of the variables that each step changes, of a State that is needed no more.
+    pub(crate) fn into_live(self) -> Vec<Buffer> {
+        self.live
+    }
+
     /// The values of the variables that `wanted` names, in the order of the variables, where
     /// `live` are those of the variables that each step changes.
     pub(crate) fn read_with<'a>(

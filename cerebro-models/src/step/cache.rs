@@ -34,6 +34,10 @@ impl SlotCaches {
 /// more architectures than these compiles some again, which takes milliseconds.
 const STEPPERS: usize = 256;
 
+/// The sets of buffers that a slot keeps for a program: a unit takes one for the next weights, and one
+/// since the State that it starts from stays as it is.
+const SPARE: usize = 2;
+
 /// What the models of one slot share: compiled graphs, and memory for the next weights.
 #[derive(Debug)]
 pub(crate) struct SlotCache {
@@ -43,8 +47,8 @@ pub(crate) struct SlotCache {
     steppers: HashMap<StepperKey, (Stepper, u64)>,
     /// Counts the uses of steppers: the one with the lowest count was not used for longest.
     uses: u64,
-    /// Buffers as live variables of a program need, one set per program.
-    spare: HashMap<ProgramId, Vec<Buffer>>,
+    /// Buffers as live variables of a program need, in sets.
+    spare: HashMap<ProgramId, Vec<Vec<Buffer>>>,
     /// What updates by accumulated gradients, for the programs that need it.
     updaters: HashMap<ProgramId, Updater>,
 }
@@ -133,7 +137,7 @@ impl SlotCache {
 
     /// A set of buffers for live variables of `program`, with any content.
     pub(crate) fn take_buffers(&mut self, program: &Program) -> Result<Vec<Buffer>, ModelError> {
-        if let Some(buffers) = self.spare.remove(&program.id()) {
+        if let Some(buffers) = self.spare.get_mut(&program.id()).and_then(Vec::pop) {
             return Ok(buffers);
         }
         let memory = self.memory()?;
@@ -144,7 +148,10 @@ impl SlotCache {
 
     /// Takes back a set of buffers that is not needed now.
     pub(crate) fn keep_buffers(&mut self, program: &Program, buffers: Vec<Buffer>) {
-        self.spare.insert(program.id(), buffers);
+        let sets = self.spare.entry(program.id()).or_default();
+        if sets.len() < SPARE {
+            sets.push(buffers);
+        }
     }
 }
 
