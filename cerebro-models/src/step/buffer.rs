@@ -1,9 +1,10 @@
 //! [`Buffer`]: a tensor in memory of ONNX Runtime, with one owner.
 
 use cerebro_core::Device;
+use memmap2::MmapMut;
 use ort::AsPointer;
-use ort::memory::Allocator;
-use ort::value::{DynTensor, Tensor};
+use ort::memory::{Allocator, MemoryInfo};
+use ort::value::{DynTensor, DynTensorRefMut, Shape, Tensor, TensorRefMut};
 
 use super::{Memory, StepError};
 use crate::onnx::DataType;
@@ -16,8 +17,22 @@ use crate::onnx::DataType;
 pub(crate) struct Buffer {
     data_type: DataType,
     device: Device,
-    tensor: DynTensor,
+    storage: Storage,
 }
+
+/// Who holds the elements.
+#[derive(Debug)]
+enum Storage {
+    /// ONNX Runtime.
+    Runtime(DynTensor),
+    /// A mapping of the buffer's own, which the tensor shows; it is unmapped after the tensor is gone.
+    Mapping { tensor: DynTensorRefMut<'static>, memory: MmapMut },
+}
+
+/// Buffers of at least so many bytes are mappings of huge pages, where the system has these: steps read
+/// and write all of them, and with pages of 4 KiB wait for the table of pages, and for memory that is
+/// not fetched beyond the end of a page.
+const HUGE: usize = 1 << 21;
 
 /// Calls `$body` with the element type of `$data_type` as `$element`.
 macro_rules! with_element {
@@ -44,9 +59,52 @@ macro_rules! with_element {
     };
 }
 
+impl Storage {
+    /// Zeros in a mapping, which is `None` where the system gives none.
+    fn mapping(data_type: DataType, dims: &[usize], bytes: usize) -> Option<Self> {
+        // Whole huge pages, so that the system lets them begin where such a page may.
+        let mut memory = MmapMut::map_anon(bytes.next_multiple_of(HUGE)).ok()?;
+        #[cfg(target_os = "linux")]
+        if let Err(error) = memory.advise(memmap2::Advice::HugePage) {
+            tracing::debug!(%error, "this system has no huge pages");
+        }
+        let first = memory.as_mut_ptr().cast();
+        let shape = Shape::new(dims.iter().map(|&dim| dim as i64));
+        let info = MemoryInfo::default();
+        // SAFETY: the mapping has `bytes` bytes, all zero, which is a value of each of these types, and
+        // begins at the start of a page. It is held beside the tensor and dropped after it, and
+        // nobody else has it.
+        let tensor = unsafe {
+            match data_type {
+                DataType::Float32 => {
+                    TensorRefMut::<f32>::from_raw(info, first, shape).ok()?.into_dyn()
+                }
+                DataType::Float64 => {
+                    TensorRefMut::<f64>::from_raw(info, first, shape).ok()?.into_dyn()
+                }
+                DataType::Int64 => {
+                    TensorRefMut::<i64>::from_raw(info, first, shape).ok()?.into_dyn()
+                }
+                DataType::Int32 => {
+                    TensorRefMut::<i32>::from_raw(info, first, shape).ok()?.into_dyn()
+                }
+                _ => return None,
+            }
+        };
+        let tensor = tensor.downcast().ok()?;
+        Some(Self::Mapping { tensor, memory })
+    }
+}
+
 impl Buffer {
     /// A buffer in the host's memory whose elements are zero.
     pub(crate) fn zeros(data_type: DataType, dims: &[usize]) -> Result<Self, StepError> {
+        let bytes = dims.iter().product::<usize>() * data_type.bytes();
+        if bytes >= HUGE
+            && let Some(storage) = Storage::mapping(data_type, dims, bytes)
+        {
+            return Ok(Self { data_type, device: Device::Cpu, storage });
+        }
         // ONNX Runtime clears the memory that it gives on the host.
         Self::allocate(&Allocator::default(), Device::Cpu, data_type, dims)
     }
@@ -80,7 +138,7 @@ impl Buffer {
         };
         let tensor =
             tensor.map_err(|source| StepError::Allocation { dims: dims.into(), source })?;
-        Ok(Self { data_type, device, tensor })
+        Ok(Self { data_type, device, storage: Storage::Runtime(tensor) })
     }
 
     /// Takes the content of `other`, which has the same type and shape, on whatever device.
@@ -90,11 +148,18 @@ impl Buffer {
             return Ok(());
         }
         let (from, to) = (other.device, self.device);
-        other.tensor.copy_into(&mut self.tensor).map_err(|error| StepError::Copy {
-            from,
-            to,
-            message: error.to_string(),
-        })
+        let failed = |error: ort::Error| StepError::Copy { from, to, message: error.to_string() };
+        match &mut self.storage {
+            Storage::Runtime(tensor) => other.tensor().copy_into(tensor).map_err(failed),
+            // ONNX Runtime copies to memory of its own only.
+            Storage::Mapping { .. } => {
+                let dims: Vec<usize> = other.tensor().shape().iter().map(|&d| d as usize).collect();
+                let host = Allocator::default();
+                let mut between = Self::allocate(&host, Device::Cpu, self.data_type, &dims)?;
+                between.copy_from(other)?;
+                self.copy_from(&between)
+            }
+        }
     }
 
     /// Sets every element to zero.
@@ -103,8 +168,15 @@ impl Buffer {
             self.bytes_mut().fill(0);
             return Ok(());
         }
-        let dims: Vec<usize> = self.tensor.shape().iter().map(|&size| size as usize).collect();
+        let dims: Vec<usize> = self.tensor().shape().iter().map(|&size| size as usize).collect();
         self.copy_from(&Self::zeros(self.data_type, &dims)?)
+    }
+
+    fn tensor(&self) -> &DynTensor {
+        match &self.storage {
+            Storage::Runtime(tensor) => tensor,
+            Storage::Mapping { tensor, .. } => tensor,
+        }
     }
 
     /// The device that has it in its memory.
@@ -114,7 +186,7 @@ impl Buffer {
 
     /// The number of bytes of its elements.
     pub(crate) fn len(&self) -> usize {
-        self.tensor.shape().num_elements() * self.data_type.bytes()
+        self.tensor().shape().num_elements() * self.data_type.bytes()
     }
 
     pub(crate) fn data_type(&self) -> DataType {
@@ -123,12 +195,18 @@ impl Buffer {
 
     /// The elements, which are of type `T` and in the host's memory.
     pub(crate) fn slice<T: Element>(&self) -> &[T] {
-        self.tensor.try_extract_tensor().expect("the caller knows type and device").1
+        self.tensor().try_extract_tensor().expect("the caller knows type and device").1
     }
 
     /// The elements, which are of type `T` and in the host's memory.
     pub(crate) fn slice_mut<T: Element>(&mut self) -> &mut [T] {
-        self.tensor.try_extract_tensor_mut().expect("the caller knows type and device").1
+        let length = self.len();
+        match &mut self.storage {
+            Storage::Runtime(tensor) => {
+                tensor.try_extract_tensor_mut().expect("the caller knows type and device").1
+            }
+            Storage::Mapping { memory, .. } => bytemuck::cast_slice_mut(&mut memory[..length]),
+        }
     }
 
     /// The bytes of the elements, which are in the host's memory, in the machine's order.
@@ -142,11 +220,11 @@ impl Buffer {
     }
 
     pub(super) fn value(&self) -> *const ort::sys::OrtValue {
-        self.tensor.ptr()
+        self.tensor().ptr()
     }
 
     pub(super) fn value_mut(&mut self) -> *mut ort::sys::OrtValue {
-        self.tensor.ptr_mut()
+        self.tensor().ptr().cast_mut()
     }
 }
 
