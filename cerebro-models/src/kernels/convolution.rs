@@ -9,6 +9,7 @@ use ort::value::TensorElementType::{self, Float32};
 
 use super::correlation::{Correlation, Image, Outer, Place, Windows, tile_rows, with_images};
 use super::node::{Fused, Parts, dims, for_each, input, output, refused, sizes};
+use super::pointwise::Pointwise;
 
 /// Inputs: `x`, the weights, the bias (zeros if there is none). Output: `y`. Attributes, an entry
 /// per spatial axis: `strides`, `pads_before`, `places` (the spatial sizes of `y`).
@@ -63,6 +64,11 @@ impl Geometry {
             given: pair(given, 1)?,
         })
     }
+
+    /// Whether windows of the size `window` are the pixels of an image of as many as there are places.
+    fn is_pointwise(&self, window: [usize; 2], image: [usize; 2], places: [usize; 2]) -> bool {
+        self.strides == [1; 2] && window == [1; 2] && image == places && self.before == [0; 2]
+    }
 }
 
 /// Batch, channels, height and width.
@@ -111,6 +117,10 @@ impl Kernel for Conv {
         }
         let mut y = output(context, name, 0, &shaped(shape, batch, filters, places))?;
         let (_, y) = y.try_extract_tensor_mut::<f32>()?;
+        if self.0.is_pointwise([rows, columns], [height, width], places) {
+            let job = Pointwise { filters, channels, area: height * width };
+            return for_each_group(context, batch, x, y, |x, y| job.forward(x, w, bias, y));
+        }
         let reach = |axis: usize, window: usize| (places[axis].max(1) - 1) * strides[axis] + window;
         let source = Image {
             channels,
@@ -147,6 +157,23 @@ impl Kernel for Conv {
     }
 }
 
+/// Calls `each` for some images of `batch` at a time, of which `x` has all, and for their places in `y`.
+fn for_each_group(
+    context: &ComputeContext,
+    batch: usize,
+    x: &[f32],
+    y: &mut [f32],
+    each: impl Fn(&[f32], &mut [f32]) + Sync + Send,
+) -> ort::Result<()> {
+    let sizes = [x.len(), y.len()].map(|length| length / batch.max(1));
+    let parts = Parts::of(y);
+    for_each(context, batch.div_ceil(IMAGES), x.len() * 8, |group| {
+        let images = |size: usize| group * IMAGES * size..((group + 1) * IMAGES).min(batch) * size;
+        // SAFETY: each group has images of its own.
+        each(&x[images(sizes[0])], unsafe { parts.part(images(sizes[1])) });
+    })
+}
+
 /// Lays out each of `batch` images and correlates it.
 fn apply(
     context: &ComputeContext,
@@ -158,13 +185,10 @@ fn apply(
 ) -> ort::Result<()> {
     let size = job.source.channels * job.source.size[0] * job.source.size[1];
     let result = job.outputs * job.plane;
-    let parts = Parts::of(y);
-    for_each(context, batch.div_ceil(IMAGES), x.len() * 8, |group| {
+    for_each_group(context, batch, x, y, |x, y| {
         with_images(job.source.length(), |laid_out| {
-            for image in group * IMAGES..((group + 1) * IMAGES).min(batch) {
-                job.source.lay_out(&x[image * size..(image + 1) * size], laid_out);
-                // SAFETY: each image is another part.
-                let y = unsafe { parts.part(image * result..(image + 1) * result) };
+            for (x, y) in x.chunks_exact(size).zip(y.chunks_exact_mut(result)) {
+                job.source.lay_out(x, laid_out);
                 job.apply(laid_out, bias, y);
             }
         });
@@ -223,6 +247,10 @@ impl Kernel for ConvInputGradient {
         }
         let mut dx = output(context, name, 0, &shaped(shape, batch, channels, size))?;
         let (_, dx) = dx.try_extract_tensor_mut::<f32>()?;
+        if self.0.is_pointwise([rows, columns], size, [height, width]) {
+            let job = Pointwise { filters, channels, area: height * width };
+            return for_each_group(context, batch, dy, dx, |dy, dx| job.back(dy, w, dx));
+        }
         let by_row = phases(strides[0], rows, before[0], size[0]);
         let by_column = phases(strides[1], columns, before[1], size[1]);
         // Zeros on both sides, for windows that stand out.
@@ -311,6 +339,22 @@ impl Kernel for ConvWeightGradient {
         let dw_shape = shaped(shape, filters, channels, window);
         let mut dw = output(context, name, 0, &dw_shape)?;
         let (_, dw) = dw.try_extract_tensor_mut::<f32>()?;
+        let shares = SHARES.min(batch).max(1);
+        let images = |share: usize| share * batch / shares..(share + 1) * batch / shares;
+        if self.0.is_pointwise(window, [height, width], [down, across]) {
+            let job = Pointwise { filters, channels, area: height * width };
+            let mut sums = vec![0.0_f32; shares * dw.len()];
+            let (parts, length) = (Parts::of(&mut sums), dw.len());
+            for_each(context, shares, 8 * x.len(), |share| {
+                // SAFETY: each share is another part.
+                let sums = unsafe { parts.part(share * length..(share + 1) * length) };
+                job.add_by_weights(images(share), dy, x, sums);
+            })?;
+            for (at, dw) in dw.iter_mut().enumerate() {
+                *dw = sums[at..].iter().step_by(length).sum();
+            }
+            return Ok(());
+        }
         let reach = |axis: usize, places: usize| (places.max(1) - 1) * strides[axis] + window[axis];
         let job = Outer {
             x: Image {
@@ -333,15 +377,13 @@ impl Kernel for ConvWeightGradient {
             window,
             strides,
         };
-        let shares = SHARES.min(batch).max(1);
         let length = job.length();
         let mut sums = vec![0.0_f32; shares * length];
         let parts = Parts::of(&mut sums);
         for_each(context, shares, 8 * x.len(), |share| {
             // SAFETY: each share is another part.
             let sums = unsafe { parts.part(share * length..(share + 1) * length) };
-            let images = share * batch / shares..(share + 1) * batch / shares;
-            add_images(&job, images, x, dy, sums);
+            add_images(&job, images(share), x, dy, sums);
         })?;
         gather_weights(&job, filters, &sums, dw);
         Ok(())

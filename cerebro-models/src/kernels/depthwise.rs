@@ -322,37 +322,49 @@ impl Kernel for DepthwiseInputGradient {
 /// How gradients of places go back to an image.
 struct Spread {
     plan: Plan,
-    /// Zeros before the places of a row, the columns of a phase filled up to whole vectors, and both
-    /// together.
+    /// Zeros before the places of a row, and both together with the zeros after them.
     before: usize,
-    across: usize,
     row: usize,
-    /// For each phase of columns, the kernel's columns that they were seen through, and how far back
-    /// the place is that saw them.
-    columns: Vec<Vec<(usize, usize)>>,
+    /// The image's columns of a phase, filled up to whole vectors: a phase has every stride-th column.
+    across: usize,
+    /// For each row of the image and each phase, the kernel's places that saw them: where the row of
+    /// the places that saw them begins, and the kernel's place.
+    taps: Vec<Vec<(usize, usize)>>,
 }
 
 impl Spread {
     fn new(plan: Plan) -> Self {
-        let (stride, dilation) = (plan.strides[1], plan.dilations[1]);
-        let before = (plan.kernel[1].max(1) - 1) * dilation / stride;
-        let across = (plan.before[1] + plan.size[1]).div_ceil(stride).next_multiple_of(WIDEST);
-        let mut columns = vec![Vec::new(); stride];
-        for column in 0..plan.kernel[1] {
-            columns[column * dilation % stride].push((column, column * dilation / stride));
+        let Plan { strides, dilations, before: padding, kernel, size, places, .. } = plan;
+        let (stride, dilation) = (strides[1], dilations[1]);
+        let before = (kernel[1].max(1) - 1) * dilation / stride;
+        let across = size[1].div_ceil(stride).next_multiple_of(WIDEST);
+        let row = before + padding[1].div_ceil(stride) + across;
+        // The kernel's rows through which a place's row saw the image's row, and the place's row.
+        let rows_seen = |number: usize| {
+            (0..kernel[0]).filter_map(move |k| {
+                let distance = (number + padding[0]).checked_sub(k * dilations[0])?;
+                let place = distance / strides[0];
+                (distance % strides[0] == 0 && place < places[0]).then_some((k, place))
+            })
+        };
+        // The same for columns of a phase, whose first one is `first`.
+        let columns_seen = |first: usize| {
+            let first = first + padding[1];
+            (0..kernel[1])
+                .filter(move |k| k * dilation % stride == first % stride)
+                .map(move |k| (k, before + first / stride - k * dilation / stride))
+        };
+        let mut taps = Vec::with_capacity(size[0] * stride);
+        for number in 0..size[0] {
+            for first in 0..stride {
+                let of_row = |(k, place)| {
+                    columns_seen(first)
+                        .map(move |(column, start)| (place * row + start, k * kernel[1] + column))
+                };
+                taps.push(rows_seen(number).flat_map(of_row).collect());
+            }
         }
-        Self { before, across, row: before + across, columns, plan }
-    }
-
-    /// The kernel's rows through which a place's row saw the image's row `row`, counted with the
-    /// padding, and the place's row.
-    fn seen(&self, row: usize) -> impl Iterator<Item = (usize, usize)> {
-        let Plan { strides, dilations, kernel, places, .. } = self.plan;
-        (0..kernel[0]).filter_map(move |k| {
-            let distance = row.checked_sub(k * dilations[0])?;
-            let place = distance / strides[0];
-            (distance % strides[0] == 0 && place < places[0]).then_some((k, place))
-        })
+        Self { plan, before, row, across, taps }
     }
 }
 
@@ -368,40 +380,39 @@ unsafe fn spread<V: Vector, const _R: usize>(
     phases: &mut [f32],
     dx: &mut [f32],
 ) {
-    let Plan { strides, before, size, .. } = job.plan;
-    let mut taps: Vec<(*const f32, f32)> = Vec::with_capacity(w.len());
-    for (number, dx) in dx.chunks_exact_mut(size[1].max(1)).enumerate() {
-        for (columns, phase) in job.columns.iter().zip(phases.chunks_exact_mut(job.across)) {
-            taps.clear();
-            for (k, place) in job.seen(number + before[0]) {
-                let first = place * job.row + job.before;
-                let of_row = columns.iter().map(|(column, back)| {
-                    let weight = w[k * job.plan.kernel[1] + column];
-                    (places[first - back..].as_ptr(), weight)
-                });
-                taps.extend(of_row);
-            }
+    let (stride, width) = (job.plan.strides[1], job.plan.size[1]);
+    for (taps, dx) in job.taps.chunks_exact(stride).zip(dx.chunks_exact_mut(width.max(1))) {
+        for (taps, phase) in taps.iter().zip(phases.chunks_exact_mut(job.across)) {
             for at in (0..job.across).step_by(V::LANES) {
-                // SAFETY: as of the caller: there are `before` zeros before the places of a row, and
-                // `across` elements after these.
+                // SAFETY: as of the caller: the taps of a row lie `across` elements before its end.
                 unsafe {
                     let mut sum = V::splat(0.0);
-                    for (from, weight) in &taps {
-                        sum = V::multiply_add(V::splat(*weight), V::load(from.add(at)), sum);
+                    for &(from, weight) in taps {
+                        let seen = V::load(places.as_ptr().add(from + at));
+                        sum = V::multiply_add(V::splat(w[weight]), seen, sum);
                     }
                     V::store(sum, phase.as_mut_ptr().add(at));
                 }
             }
         }
-        if strides[1] == 1 {
-            dx.copy_from_slice(&phases[before[1]..before[1] + size[1]]);
-            continue;
-        }
-        for (phase, values) in phases.chunks_exact(job.across).enumerate() {
-            let first = (phase + strides[1] - before[1] % strides[1]) % strides[1];
-            let skipped = (before[1] + first) / strides[1];
-            let dx = dx.iter_mut().skip(first).step_by(strides[1]);
-            dx.zip(&values[skipped..]).for_each(|(dx, value)| *dx = *value);
+        match stride {
+            1 => dx.copy_from_slice(&phases[..width]),
+            2 => {
+                let (even, odd) = phases.split_at(job.across);
+                let (pairs, last) = dx.as_chunks_mut::<2>();
+                if let Some(last) = last.first_mut() {
+                    *last = even[pairs.len()];
+                }
+                for ((pair, even), odd) in pairs.iter_mut().zip(even).zip(odd) {
+                    *pair = [*even, *odd];
+                }
+            }
+            _ => {
+                for (first, values) in phases.chunks_exact(job.across).enumerate() {
+                    let dx = dx.iter_mut().skip(first).step_by(stride);
+                    dx.zip(values).for_each(|(dx, value)| *dx = *value);
+                }
+            }
         }
     }
 }

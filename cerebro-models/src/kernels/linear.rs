@@ -10,7 +10,8 @@ use ort::value::TensorElementType::{self, Float32};
 use ort::value::ValueRef;
 
 use super::node::{Fused, dims, input, output, refused, size};
-use super::product::{Finish, Matrix, Product, sum_rows};
+use super::product::{Finish, Matrix, Product};
+use super::sum::sum_rows;
 
 /// Inputs: `a`, `b`. Output: their product.
 pub(crate) const PRODUCT: &str = "ai.cerebro.Product";
@@ -180,7 +181,7 @@ impl Kernel for LinearWeightGradient {
         let (summed_shape, summed) = summed.try_extract_tensor::<f32>()?;
         let columns = *dims(summed_shape).last().unwrap_or(&0);
         let mut sums = output(context, name, 1, &[columns])?;
-        sum_rows(summed, sums.try_extract_tensor_mut::<f32>()?.1);
+        sum_rows(context, summed, sums.try_extract_tensor_mut::<f32>()?.1)?;
         let (a, b, shape) = self.transposed.matrices(name, &a, &b)?;
         multiply(context, name, &Product { a, b, bias: &[], finish: Finish::None }, &shape)
     }

@@ -51,6 +51,7 @@ mod linear;
 mod mask;
 mod node;
 mod normalization;
+mod pointwise;
 mod pool;
 mod product;
 mod recurrence;

@@ -33,10 +33,6 @@ const LONGEST: usize = 1024;
 /// The same where the left matrix is transposed: a copy of so many of its rows is made.
 const LONGEST_COPIED: usize = 512;
 
-/// With fewer rows than this on the left, making panels of the right matrix costs more than it
-/// gains.
-const FEWEST_FOR_PANELS: usize = 2 * ROWS + 1;
-
 /// Products with fewer panels than this are shared between threads by rows too.
 const FEW_PANELS: usize = 4;
 
@@ -142,13 +138,26 @@ impl Product<'_> {
 
     /// Writes the product to `c`, row by row.
     pub(super) fn write(&self, context: &ComputeContext, c: &mut [f32]) -> ort::Result<()> {
-        self.write_with(c, |count, elements, each| for_each(context, count, elements, each))
+        let share = |count, elements, each: &(dyn Fn(usize) + Sync + Send)| {
+            for_each(context, count, elements, each)
+        };
+        self.write_with(Onto::Zeros, c, share)
+    }
+
+    /// Writes the product to `c`, or adds it to what `c` holds, by this thread alone.
+    pub(super) fn write_alone(&self, onto: Onto, c: &mut [f32]) {
+        let alone = |count, _, each: &(dyn Fn(usize) + Sync + Send)| {
+            (0..count).for_each(each);
+            Ok(())
+        };
+        self.write_with(onto, c, alone).expect("nothing of it fails");
     }
 
     /// The same with any way to call a function for the numbers below a first number, worth it for
     /// so many elements as the second one says.
     fn write_with(
         &self,
+        onto: Onto,
         c: &mut [f32],
         share: impl Fn(usize, usize, &(dyn Fn(usize) + Sync + Send)) -> ort::Result<()>,
     ) -> ort::Result<()> {
@@ -166,7 +175,8 @@ impl Product<'_> {
         // Once at least, so that a sum of nothing is written too.
         while first == 0 || first < inner {
             let depth = longest.min(inner - first);
-            let block = Block { product: self, first, depth };
+            let held = onto == Onto::Held || first > 0;
+            let block = Block { product: self, first, depth, held };
             let multiply = |left: &[f32]| {
                 share(panels * shares, work, &|number| {
                     let rows = (number / panels * share_rows)
@@ -228,6 +238,8 @@ struct Block<'a> {
     product: &'a Product<'a>,
     first: usize,
     depth: usize,
+    /// Whether it is added to what the result holds.
+    held: bool,
 }
 
 impl Block<'_> {
@@ -243,28 +255,6 @@ impl Block<'_> {
                 Some(from) if used == ROWS => *to = *from,
                 _ => to[..used].copy_from_slice(&from[..used]),
             }
-        }
-    }
-
-    /// What the tile number `tile` of a panel may fetch of the panel after it, which begins at `column`
-    /// and is `width` elements wide: all tiles together fetch all of it once.
-    fn next_panel(&self, column: usize, width: usize, tile: usize) -> Ahead {
-        let b = self.product.b;
-        let [down, across] = b.strides();
-        let lines = width / LINE;
-        let (start, step) = if b.transposed && self.depth == b.rows && tile < lines {
-            // Whole columns, which follow each other.
-            (column * across + tile * self.depth * LINE, LINE)
-        } else if !b.transposed && tile <= lines {
-            // The rows of a panel begin anywhere in a line, so that there is one more.
-            (self.first * down + column + (tile * LINE).min(width - 1), down)
-        } else {
-            return Ahead::NOTHING;
-        };
-        if column < b.columns {
-            Ahead { from: b.elements.as_ptr().wrapping_add(start), step }
-        } else {
-            Ahead::NOTHING
         }
     }
 
@@ -310,7 +300,7 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
     memory: &mut [f32],
     c: &Parts<'_, f32>,
 ) {
-    let Block { product, first, depth } = block;
+    let Block { product, first, depth, held } = block;
     let (a, columns) = (product.a, product.b.columns);
     let width = 2 * V::LANES;
     let column = panel * width;
@@ -327,7 +317,6 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
             _ => std::ptr::null(),
         };
         let is_last = first + depth >= a.columns;
-        let is_first = first == 0;
         let mut row = rows.start;
         while row < rows.end {
             let height = ROWS.min(rows.end - row);
@@ -344,7 +333,7 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
                 place_step,
                 right,
                 right_step,
-                bias: is_first.then_some(&bias),
+                bias: (!held).then_some(&bias),
                 rectified: is_last && matches!(product.finish, Finish::Rectified),
                 mask: if is_last && !mask.is_null() { mask.add(at) } else { std::ptr::null() },
                 c: c.first().add(at),
@@ -359,7 +348,7 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
                 let mut own_mask = [0.0_f32; LARGEST_TILE];
                 let (c, mask) = (tile.c, tile.mask);
                 for row in 0..height {
-                    if !is_first {
+                    if held {
                         let from = c.add(row * columns);
                         std::ptr::copy_nonoverlapping(
                             from,
@@ -388,67 +377,6 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
             }
             row += height;
         }
-    }
-}
-
-/// The columns of the right matrix from `column` on, as wide as a tile for each place of the inner
-/// dimension, and how far apart these lie.
-#[inline(always)]
-unsafe fn right_panel<V: Vector>(
-    block: Block<'_>,
-    column: usize,
-    used: usize,
-    rows: usize,
-    memory: &mut [f32],
-) -> (*const f32, usize) {
-    let b = block.product.b;
-    let width = 2 * V::LANES;
-    let [down, across] = b.strides();
-    // SAFETY: as of the caller.
-    unsafe {
-        let from = b.elements.as_ptr().add(block.first * down + column * across);
-        let to = memory.as_mut_ptr();
-        if !b.transposed && used == width && rows < FEWEST_FOR_PANELS {
-            return (from, down);
-        }
-        // What no column fills must be no slow number, since it is multiplied too.
-        if used < width {
-            for place in 0..block.depth {
-                memory[place * width + used..(place + 1) * width].fill(0.0);
-            }
-        }
-        if !b.transposed {
-            for place in 0..block.depth {
-                let (from, to) = (from.add(place * down), to.add(place * width));
-                if used == width {
-                    V::store(V::load(from), to);
-                    V::store(V::load(from.add(V::LANES)), to.add(V::LANES));
-                } else {
-                    std::ptr::copy_nonoverlapping(from, to, used);
-                }
-            }
-            return (to, width);
-        }
-        let whole = block.depth - block.depth % V::LANES;
-        let mut done = 0;
-        while done + V::LANES <= used {
-            for place in (0..whole).step_by(V::LANES) {
-                V::transpose(
-                    from.add(done * across + place),
-                    across,
-                    to.add(place * width + done),
-                    width,
-                );
-            }
-            done += V::LANES;
-        }
-        for at in 0..used {
-            let begun = if at < done { whole } else { 0 };
-            for place in begun..block.depth {
-                *to.add(place * width + at) = *from.add(at * across + place);
-            }
-        }
-        (to, width)
     }
 }
 
@@ -547,39 +475,10 @@ unsafe fn multiply_tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<'
     }
 }
 
-/// Columns that are summed at once.
-const LANES: usize = 32;
-
-/// The sum of the rows of a matrix that lies row by row, as many columns as `sums` has elements.
-pub(super) fn sum_rows(elements: &[f32], sums: &mut [f32]) {
-    fastest!(sum_all_rows(elements: &[f32], sums: &mut [f32]));
-}
-
-#[inline(always)]
-fn sum_all_rows(elements: &[f32], sums: &mut [f32]) {
-    let columns = sums.len();
-    if columns == 0 {
-        return;
-    }
-    for (number, sums) in sums.chunks_mut(LANES).enumerate() {
-        let first = number * LANES;
-        let mut total = [0.0_f32; LANES];
-        for row in elements.chunks_exact(columns) {
-            let row = &row[first..first + sums.len()];
-            if let Some(row) = row.first_chunk::<LANES>() {
-                for lane in 0..LANES {
-                    total[lane] += row[lane];
-                }
-            } else {
-                total.iter_mut().zip(row).for_each(|(total, value)| *total += value);
-            }
-        }
-        sums.copy_from_slice(&total[..sums.len()]);
-    }
-}
-
 mod panels;
+mod right;
 #[cfg(test)]
 mod tests;
 
 pub(super) use panels::{Onto, Panels};
+use right::right_panel;

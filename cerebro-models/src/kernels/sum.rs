@@ -5,6 +5,10 @@
     reason = "vector code comes of inlining into the function that enables the instructions"
 )]
 
+use ort::operator::ComputeContext;
+
+use super::node::{Parts, for_each};
+
 /// As many partial sums as keep the additions of several vectors in flight.
 const LANES: usize = 32;
 
@@ -60,4 +64,57 @@ fn total(mut partial: [f32; LANES]) -> f32 {
         width /= 2;
     }
     partial[0]
+}
+
+/// The sum of the rows of a matrix that lies row by row, as many columns as `sums` has elements.
+pub(super) fn sum_rows(
+    context: &ComputeContext,
+    elements: &[f32],
+    sums: &mut [f32],
+) -> ort::Result<()> {
+    let columns = sums.len();
+    let parts = Parts::of(sums);
+    for_each(context, columns.div_ceil(LANES), elements.len(), |number| {
+        let first = number * LANES;
+        // SAFETY: each number has columns of its own.
+        let sums = unsafe { parts.part(first..first + LANES) };
+        fastest!(sum_some(elements: &[f32], columns: usize, first: usize, sums: &mut [f32]));
+    })
+}
+
+/// Sums as many columns as there are `sums`, up to [`LANES`], from `first` on.
+#[inline(always)]
+fn sum_some(elements: &[f32], columns: usize, first: usize, sums: &mut [f32]) {
+    let mut total = [0.0_f32; LANES];
+    for row in elements.chunks_exact(columns) {
+        let row = &row[first..first + sums.len()];
+        if let Some(row) = row.first_chunk::<LANES>() {
+            for lane in 0..LANES {
+                total[lane] += row[lane];
+            }
+        } else {
+            total.iter_mut().zip(row).for_each(|(total, value)| *total += value);
+        }
+    }
+    sums.copy_from_slice(&total[..sums.len()]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_summed() {
+        for columns in [1, 10, 32, 50] {
+            let table: Vec<f32> = (0..7 * columns).map(|at| (at * 37 % 101) as f32).collect();
+            let mut sums = vec![f32::NAN; columns];
+            for (number, sums) in sums.chunks_mut(LANES).enumerate() {
+                sum_some(&table, columns, number * LANES, sums);
+            }
+            for (column, sum) in sums.iter().enumerate() {
+                let expected: f32 = table.iter().skip(column).step_by(columns).sum();
+                assert_eq!(*sum, expected);
+            }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use cerebro_core::Seed;
 
-use super::{Finish, Matrix, Product, sum_rows, vector};
+use super::{Finish, Matrix, Onto, Product, vector};
 
 fn random(name: &str, length: usize) -> Vec<f32> {
     let mut rng = Seed(3).derive(name, &[]).rng();
@@ -79,7 +79,7 @@ fn products_are_those_of_the_definition_however_matrices_lie_and_are_finished() 
                         finish,
                     };
                     let mut c = vec![f32::NAN; rows * columns];
-                    product.write_with(&mut c, one_by_one).unwrap();
+                    product.write_with(Onto::Zeros, &mut c, one_by_one).unwrap();
                     for (at, (c, expected)) in c.iter().zip(expected(&product)).enumerate() {
                         let tolerance = 1e-5 * (inner as f64).sqrt() * (1.0 + expected.abs());
                         assert!(
@@ -88,8 +88,15 @@ fn products_are_those_of_the_definition_however_matrices_lie_and_are_finished() 
                         );
                     }
                     let mut other = vec![f32::NAN; rows * columns];
-                    product.write_with(&mut other, backwards).unwrap();
+                    product.write_with(Onto::Zeros, &mut other, backwards).unwrap();
                     assert_eq!(c, other, "the order of the parts changes no bit");
+                    if bias.is_empty() && matches!(finish, Finish::None) {
+                        product.write_alone(Onto::Held, &mut other);
+                        for (twice, once) in other.iter().zip(&c) {
+                            let tolerance = 1e-5 * (inner as f32).sqrt() * (1.0 + once.abs());
+                            assert!((twice - 2.0 * once).abs() <= tolerance, "{twice} {once}");
+                        }
+                    }
                 }
             }
         }
@@ -102,7 +109,7 @@ fn what_is_not_a_number_stays_so_through_a_rectifier() {
     let [a, b] = [&a, &b].map(|matrix| Matrix::new(matrix, [1, 1], false).unwrap());
     let mut c = [0.0];
     let product = Product { a, b, bias: &[], finish: Finish::Rectified };
-    product.write_with(&mut c, one_by_one).unwrap();
+    product.write_with(Onto::Zeros, &mut c, one_by_one).unwrap();
     assert!(c[0].is_nan());
 }
 
@@ -118,19 +125,6 @@ fn parts_that_do_not_fit_are_found() {
     assert!(!product(wide, wide, &[]).fits(6));
     assert!(product(wide, matrix([2, 3], true), &elements[..2]).fits(4));
     assert!(!product(wide, tall, &elements[..3]).fits(4));
-}
-
-#[test]
-fn rows_are_summed() {
-    for columns in [1, 10, 32, 50] {
-        let table = random("table", 7 * columns);
-        let mut sums = vec![f32::NAN; columns];
-        sum_rows(&table, &mut sums);
-        for (column, sum) in sums.iter().enumerate() {
-            let expected: f32 = table.iter().skip(column).step_by(columns).sum();
-            assert!((sum - expected).abs() < 1e-5);
-        }
-    }
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -12,7 +12,8 @@ use ort::value::TensorElementType;
 use super::rules::{Rule, Tensors, update_all};
 use super::{Settings, elements, elements_mut};
 use crate::kernels::node::{Fused, Parts, dims, for_each, input, output, refused, size};
-use crate::kernels::product::{Matrix, Onto, Panels, sum_rows, with_memory};
+use crate::kernels::product::{Matrix, Onto, Panels, with_memory};
+use crate::kernels::sum::sum_rows;
 
 /// Rows of the gradient that are made at a time: what their update reads and writes stays in the
 /// second cache beside the right matrix.
@@ -79,7 +80,7 @@ impl<R: Rule> Kernel for ProductUpdate<R> {
 
         let (summed, sums) = if self.sums_b { (b, columns) } else { (a, rows) };
         let mut sums = output(context, name, 1 + R::SLOTS, &[sums])?;
-        sum_rows(summed, sums.try_extract_tensor_mut::<f32>()?.1);
+        sum_rows(context, summed, sums.try_extract_tensor_mut::<f32>()?.1)?;
         let output = |index: usize| output(context, name, index, &dims(shape));
         let mut new_parameter = output(0)?;
         let mut new_first = if R::SLOTS > 0 { Some(output(1)?) } else { None };
