@@ -19,10 +19,6 @@ pub(crate) async fn run(cluster: Arc<Cluster>, order: UnitOrder) -> Result<UnitR
     let (trial, version) = (order.unit.trial, order.version);
     let mut reason = String::new();
     for _ in 0..ATTEMPTS {
-        // A worker may be through before it hears that it should not have begun.
-        if order.cancellation.is_cancelled() {
-            return Err(ModelError::Cancelled.into());
-        }
         bring_back(&cluster, trial, version, Some(order.worker), &order.cancellation).await?;
         match dispatch(&cluster, &order).await {
             Ok(report) => return Ok(report),
@@ -50,6 +46,10 @@ pub(crate) async fn run_at_once(
 
 /// Runs a unit whose State is held somewhere.
 async fn dispatch(cluster: &Cluster, order: &UnitOrder) -> Result<UnitReport, Failed> {
+    // A worker may be through before it hears that it should not have begun.
+    if order.cancellation.is_cancelled() {
+        return Err(Failed::Unit(ModelError::Cancelled.into()));
+    }
     let config = serde_json::to_vec(&*order.config);
     let config =
         config.map_err(|error| Failed::Unit(ModelError::other("a Config", error).into()))?;

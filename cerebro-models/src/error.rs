@@ -84,6 +84,25 @@ pub enum GraphError {
         /// The output that the loss is computed from.
         output: String,
     },
+    /// A pattern of parameters to freeze that fits none.
+    #[error(
+        "no parameter is called `{pattern}`, which is to be frozen; the model has: {}", known.join(", ")
+    )]
+    NothingToFreeze {
+        /// The pattern.
+        pattern: String,
+        /// The parameters that there are.
+        known: Vec<String>,
+    },
+    /// Every parameter is frozen.
+    #[error(
+        "the patterns {} freeze every parameter of the model, so nothing is left to train",
+        patterns.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(", ")
+    )]
+    AllFrozen {
+        /// The patterns.
+        patterns: Vec<String>,
+    },
     /// Weights that are not finite.
     #[error("parameter `{name}` holds {value}: it cannot be trained from there")]
     NotFinite {

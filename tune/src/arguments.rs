@@ -76,8 +76,8 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Arguments, S
             "--json" => options.json = true,
             "--extend-epochs" | "--extend-trials" => {
                 let count = value("a number")?;
-                if count.parse::<u64>().is_err() {
-                    return Err(format!("{argument} needs a number after it, not `{count}`"));
+                if !count.parse::<u64>().is_ok_and(|count| count > 0) {
+                    return Err(format!("{argument} needs a number of at least 1, not `{count}`"));
                 }
                 let what = &argument["--extend-".len()..];
                 options.asked.push(vec!["extend".to_owned(), what.to_owned(), count]);
@@ -151,7 +151,8 @@ mod tests {
             ("a.toml b.toml", "`b.toml`"),
             ("a.toml --worker 2", "unknown option --worker; did you mean `--workers`?"),
             ("a.toml --workers=2", "unknown option --workers=2; did you mean `--workers`?"),
-            ("a.toml --resume --extend-trials some", "a number after it, not `some`"),
+            ("a.toml --resume --extend-trials some", "a number of at least 1, not `some`"),
+            ("a.toml --resume --extend-epochs 0", "a number of at least 1, not `0`"),
             ("a.toml --workers", "--workers needs"),
             ("a.toml --workers 0", "at least 1"),
             ("a.toml --resume --extend-epochs", "--extend-epochs needs a number"),

@@ -91,7 +91,12 @@ impl Fetcher {
                     Err(error) => error,
                 };
                 let address = &source.address;
-                tracing::warn!(source = address, %error, attempt, "a State could not be fetched");
+                if matches!(error, FetchError::NotHeld) {
+                    // It may have been let go meanwhile: whoever asked for it knows.
+                    tracing::debug!(source = address, "a State is not held there");
+                } else {
+                    tracing::warn!(source = address, %error, attempt, "a State was not fetched");
+                }
                 troubles.push(format!("from {address}: {error}"));
                 // Whatever else it is, it will be the same again.
                 if !matches!(error, FetchError::Damaged(_)) {

@@ -176,7 +176,9 @@ impl Cluster {
             return;
         }
         // Another copy is made when the next unit starts; meanwhile the one before is kept.
-        tracing::warn!(worker = %id, ?name, reason, "a State was not copied");
+        if books.ledger.base(name.trial, name.version).is_some_and(|(held, _)| held == name) {
+            tracing::warn!(worker = %id, ?name, reason, "a State was not copied");
+        }
         self.hand_over_by_relay(&mut books, name);
         self.hand_over(&mut books);
     }

@@ -68,6 +68,9 @@ impl Loss {
         let elementwise = match self {
             Loss::CrossEntropy { class_axis, label_smoothing, ignore_index, class_weights } => {
                 let axis = normalize_axis(*class_axis, g.dims(x).len())?;
+                if !(0.0..=1.0).contains(label_smoothing) {
+                    return Err(format!("label smoothing is {label_smoothing}, not from 0 to 1"));
+                }
                 let classes = Classes {
                     axis,
                     count: g.dims(x)[axis],
@@ -83,7 +86,8 @@ impl Loss {
             Loss::BinaryCrossEntropy => probabilities(g, x, y),
             Loss::MeanSquaredError => squared_error(g, x, y),
             Loss::MeanAbsoluteError => absolute_error(g, x, y),
-            Loss::Huber { delta } => huber(g, x, y, *delta),
+            Loss::Huber { delta } if *delta > 0.0 => huber(g, x, y, *delta),
+            Loss::Huber { delta } => return Err(format!("Huber's delta is {delta}, not above 0")),
             Loss::KullbackLeibler => {
                 let rows = g.dims(x).first().copied().unwrap_or(1);
                 let divergence = kullback_leibler(g, x, y);

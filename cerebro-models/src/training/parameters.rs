@@ -65,10 +65,19 @@ pub(super) fn roles(graph: &Graph, spec: &TrainingSpec, output: &str) -> Result<
             wanted.clone()
         }
     };
+    if selected.is_empty() {
+        return Err(GraphError::NoParameter { output: output.to_owned() });
+    }
+    for pattern in &spec.frozen {
+        if !selected.iter().any(|name| matches(pattern, name)) {
+            let (pattern, known) = (pattern.clone(), selected);
+            return Err(GraphError::NothingToFreeze { pattern, known });
+        }
+    }
     let is_frozen = |name: &String| spec.frozen.iter().any(|pattern| matches(pattern, name));
     let (frozen, parameters): (Vec<_>, Vec<_>) = selected.into_iter().partition(is_frozen);
     if parameters.is_empty() {
-        return Err(GraphError::NoParameter { output: output.to_owned() });
+        return Err(GraphError::AllFrozen { patterns: spec.frozen.clone() });
     }
     for name in &parameters {
         let values = graph.initializers[name].to_f64s();

@@ -64,7 +64,12 @@ fn a_model_without_parameters_is_refused() {
     assert!(matches!(refusal(model, spec()), GraphError::NoParameter { .. }));
     let mut frozen = spec();
     frozen.frozen = vec!["*".to_owned()];
-    assert!(matches!(refusal(linear(), frozen), GraphError::NoParameter { .. }));
+    let message = refusal(linear(), frozen).to_string();
+    assert!(message.contains("patterns `*` freeze every parameter"), "{message}");
+    let mut misspelt = spec();
+    misspelt.frozen = vec!["weigth*".to_owned()];
+    let message = refusal(linear(), misspelt).to_string();
+    assert!(message.contains("`weigth*`") && message.contains("has: weight"), "{message}");
 }
 
 #[test]
@@ -116,6 +121,21 @@ fn a_loss_that_does_not_fit_the_output_is_refused() {
     };
     let message = refusal(linear(), wrong).to_string();
     assert!(message.contains("5 class weights for 2 classes"), "{message}");
+    let mut wrong = spec();
+    wrong.loss = Loss::CrossEntropy {
+        class_axis: 1,
+        label_smoothing: 2.0,
+        ignore_index: None,
+        class_weights: None,
+    };
+    let message = refusal(linear(), wrong).to_string();
+    assert!(message.contains("label smoothing is 2"), "{message}");
+    for delta in [0.0, f64::NAN] {
+        let mut wrong = spec();
+        wrong.loss = Loss::Huber { delta };
+        let message = refusal(linear(), wrong).to_string();
+        assert!(message.contains("Huber's delta is"), "{message}");
+    }
 }
 
 #[test]
