@@ -27,6 +27,34 @@ fn a_long_trial_among_many_never_waits_in_any_epoch() {
     assert!(worst(&job) < 1.02);
 }
 
+/// One worker in three is half as fast as the others, and each has a partition of another size.
+fn uneven(sigma: f64, workers: usize) -> Uniform {
+    let (trials, partitions) = (4, workers);
+    let job = Uniform { trials, partitions, workers, sigma, ..Uniform::default() };
+    Uniform { size_sigma: 0.3, slowness: vec![2.0, 1.0, 1.0], ..job }
+}
+
+#[test]
+fn trials_of_known_costs_go_round_until_it_is_known_which_workers_are_slow() {
+    assert!(worst(&uneven(0.0, 4)) < 1.01);
+}
+
+#[test]
+fn nobody_waits_on_uneven_clusters_whose_speeds_are_known_beforehand() {
+    for (sigma, workers) in [(0.0, 4), (0.0, 8), (0.3, 4), (0.3, 8), (1.0, 4)] {
+        for seed in 0..20 {
+            let mut plan = uneven(sigma, workers).plan(Seed(seed));
+            // Sizes are known, so what a slow worker takes longer is counted with them.
+            for (partition, worker) in plan.partitions.iter_mut().zip(&mut plan.workers) {
+                let slowness = std::mem::replace(&mut worker.slowness, 1.0);
+                partition.rows = (partition.rows as f64 * slowness) as u64;
+            }
+            let ratio = plan.run(|_| ()).unwrap().ratio();
+            assert!(ratio < 1.01, "{sigma} {workers} {seed}: {ratio}");
+        }
+    }
+}
+
 #[test]
 fn trials_on_several_partitions_of_each_worker_and_with_validation_come_near_the_bound() {
     let job = Uniform { trials: 8, sigma: 0.3, epochs: 3, partitions: 16, ..Uniform::default() };

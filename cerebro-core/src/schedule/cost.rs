@@ -201,6 +201,11 @@ impl Costs {
         self.slowness[worker].mean.samples > MEASURED
     }
 
+    /// Whether a unit was measured on a worker, or units are not fitted together any more.
+    pub(super) fn has_measured(&self, worker: usize) -> bool {
+        self.fit.as_ref().is_none_or(|fit| fit.slowness(worker).is_some())
+    }
+
     /// Takes in that a unit took a multiple of what was expected of a worker, or more.
     pub(super) fn learn_slowness(&mut self, worker: usize, factor: f64) {
         let slowness = self.slowness(worker);

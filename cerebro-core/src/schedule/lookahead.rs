@@ -133,6 +133,9 @@ pub(super) struct Lookahead {
     unit_seconds: f64,
     /// Goes before the plan, while there is one.
     rotation: Option<Rotation>,
+    /// Whether the rotation is not questioned yet: costs are known, or guessed, but not which workers are
+    /// slow, so what another plan seems to gain may be what it takes them for.
+    rotation_is_trusted: bool,
     copy: Option<Board>,
     running: Vec<Running>,
     soon: Vec<Soon>,
@@ -148,6 +151,7 @@ impl Default for Lookahead {
             trusted_until: u64::MAX,
             unit_seconds: 0.0,
             rotation: None,
+            rotation_is_trusted: false,
             copy: None,
             running: Vec::new(),
             soon: Vec::new(),
@@ -198,7 +202,7 @@ impl Lookahead {
     ) {
         let questions = board.units_left <= HORIZON && self.can_question_plan(board);
         if self.rotation.is_some() {
-            if questions {
+            if questions && !self.rotation_is_trusted {
                 self.question_rotation(dispatcher, board, running, bound);
             }
             if self.rotation.is_some() {
@@ -251,7 +255,8 @@ impl Lookahead {
         if rotation.keeps_waiting(board) {
             return;
         }
-        if !rotation.is_of_single_jobs() && !rotation.jobs().all(costs_are_known) {
+        self.rotation_is_trusted = rotation.jobs().all(costs_are_known);
+        if !rotation.is_of_single_jobs() && !self.rotation_is_trusted {
             return;
         }
         self.rotation = Some(rotation);
@@ -263,6 +268,13 @@ impl Lookahead {
     /// Takes in that speeds are known better.
     pub(super) fn speeds_changed(&mut self, board: &Board) {
         self.rotation.take_if(|rotation| rotation.keeps_waiting(board));
+    }
+
+    /// Takes in that a unit was measured; `is_measured` says on which workers one was.
+    pub(super) fn measured(&mut self, is_measured: impl Fn(usize) -> bool) {
+        if self.rotation.as_ref().is_some_and(|rotation| rotation.workers().all(is_measured)) {
+            self.rotation_is_trusted = false;
+        }
     }
 
     /// Ends a rotation, since what it was made for has changed.

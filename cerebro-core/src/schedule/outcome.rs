@@ -127,6 +127,7 @@ impl Scheduler {
                 self.refresh_slowness(0..self.workers.len());
             }
         }
+        self.lookahead.measured(|worker| self.costs.has_measured(worker));
         let scales = self.costs.scales();
         if differs(scales.0, self.scales.0, GREAT_CHANGE)
             || differs(scales.1, self.scales.1, GREAT_CHANGE)

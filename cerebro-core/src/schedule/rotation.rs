@@ -144,6 +144,11 @@ impl Rotation {
         self.members.iter().map(|member| member.job as usize)
     }
 
+    /// The workers of the ring.
+    pub(super) fn workers(&self) -> impl Iterator<Item = usize> {
+        self.ring.iter().map(|&worker| worker as usize)
+    }
+
     /// Takes in that units which had started are open again.
     pub(super) fn rewind(&mut self) {
         self.round_of.fill(0);
