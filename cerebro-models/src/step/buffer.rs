@@ -29,10 +29,12 @@ enum Storage {
     Mapping { tensor: DynTensorRefMut<'static>, memory: MmapMut },
 }
 
-/// Buffers of at least so many bytes are mappings of huge pages, where the system has these: steps read
-/// and write all of them, and with pages of 4 KiB wait for the table of pages, and for memory that is
-/// not fetched beyond the end of a page.
+/// The bytes of a huge page. Buffers that fill such pages are mappings of them, where the system has
+/// these: steps read and write all of them, and with pages of 4 KiB wait for the table of pages, and for
+/// memory that is not fetched beyond the end of a page.
 const HUGE: usize = 1 << 21;
+/// The part of a buffer by which the last of its huge pages may be larger than what is left for it.
+const WASTE: usize = 8;
 
 /// Calls `$body` with the element type of `$data_type` as `$element`.
 macro_rules! with_element {
@@ -60,10 +62,10 @@ macro_rules! with_element {
 }
 
 impl Storage {
-    /// Zeros in a mapping, which is `None` where the system gives none.
-    fn mapping(data_type: DataType, dims: &[usize], bytes: usize) -> Option<Self> {
+    /// Zeros in a mapping of so many bytes; `None` where the system gives none.
+    fn mapping(data_type: DataType, dims: &[usize], pages: usize) -> Option<Self> {
         // Whole huge pages, so that the system lets them begin where such a page may.
-        let mut memory = MmapMut::map_anon(bytes.next_multiple_of(HUGE)).ok()?;
+        let mut memory = MmapMut::map_anon(pages).ok()?;
         #[cfg(target_os = "linux")]
         if let Err(error) = memory.advise(memmap2::Advice::HugePage) {
             tracing::debug!(%error, "this system has no huge pages");
@@ -71,7 +73,7 @@ impl Storage {
         let first = memory.as_mut_ptr().cast();
         let shape = Shape::new(dims.iter().map(|&dim| dim as i64));
         let info = MemoryInfo::default();
-        // SAFETY: the mapping has `bytes` bytes, all zero, which is a value of each of these types, and
+        // SAFETY: the mapping has at least the bytes of the elements, all zero, which is a value of each of these types, and
         // begins at the start of a page. It is held beside the tensor and dropped after it, and
         // nobody else has it.
         let tensor = unsafe {
@@ -100,8 +102,10 @@ impl Buffer {
     /// A buffer in the host's memory whose elements are zero.
     pub(crate) fn zeros(data_type: DataType, dims: &[usize]) -> Result<Self, StepError> {
         let bytes = dims.iter().product::<usize>() * data_type.bytes();
-        if bytes >= HUGE
-            && let Some(storage) = Storage::mapping(data_type, dims, bytes)
+        let pages = bytes.next_multiple_of(HUGE);
+        if bytes > 0
+            && pages - bytes <= bytes / WASTE
+            && let Some(storage) = Storage::mapping(data_type, dims, pages)
         {
             return Ok(Self { data_type, device: Device::Cpu, storage });
         }
@@ -234,3 +238,40 @@ impl Element for f32 {}
 impl Element for f64 {}
 impl Element for i64 {}
 impl Element for i32 {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Floats in a huge page.
+    const PAGE: usize = HUGE / size_of::<f32>();
+
+    #[test]
+    fn buffers_of_every_size_begin_as_zeros_and_keep_what_is_written() {
+        crate::runtime::load().unwrap();
+        for (elements, is_mapped) in [
+            (0, false),
+            (1, false),
+            (PAGE - PAGE / 16, true),
+            (PAGE, true),
+            (PAGE + 1, false),
+            (3 * PAGE - 7, true),
+        ] {
+            let mut first = Buffer::zeros(DataType::Float32, &[elements]).unwrap();
+            let mapped = matches!(first.storage, Storage::Mapping { .. });
+            assert!(!mapped || is_mapped, "{elements} elements would waste memory");
+            assert_eq!((first.len(), first.slice::<f32>().len()), (4 * elements, elements));
+            assert!(first.slice::<f32>().iter().all(|&value| value == 0.0));
+            for (at, value) in first.slice_mut::<f32>().iter_mut().enumerate() {
+                *value = at as f32;
+            }
+            let mut second = Buffer::zeros(DataType::Float32, &[elements]).unwrap();
+            second.copy_from(&first).unwrap();
+            first.clear().unwrap();
+            assert!(first.slice::<f32>().iter().all(|&value| value == 0.0));
+            drop(first);
+            let kept = second.slice::<f32>().iter().enumerate();
+            assert!({ kept }.all(|(at, &value)| value == at as f32));
+        }
+    }
+}
