@@ -171,7 +171,7 @@ fn outputs_and_parameters_that_are_missing() {
     model.graph.nodes[0] = Node::new("Relu", ["x"], ["y"]);
     assert_says(&refusal(model), &["no trainable parameter", "`y`"]);
     let error = trainer(linear()).freeze("*").check(&config()).unwrap_err();
-    assert_says(&whole(&error), &["no trainable parameter"]);
+    assert_says(&whole(&error), &["freeze every parameter"]);
 
     let mut model = linear();
     model.graph.nodes[0].inputs[1] = "ghost".to_owned();
