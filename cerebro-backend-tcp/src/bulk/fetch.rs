@@ -190,7 +190,7 @@ pub(crate) async fn receive(
     let mut bytes = Vec::new();
     // Besides its values a State has a header, seldom longer than a chunk: room for it, or all is
     // moved for its sake.
-    let reserved = bytes.try_reserve_exact(offer.bytes as usize + CHUNK);
+    let reserved = bytes.try_reserve_exact((offer.bytes as usize).saturating_add(CHUNK));
     reserved.map_err(|_| FetchError::NoMemory(offer.bytes))?;
     for number in 0.. {
         let Some(frame) = in_time(frames.next()).await? else {

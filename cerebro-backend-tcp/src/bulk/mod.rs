@@ -4,8 +4,9 @@
 //! one frame: 8 bytes of XXH3 over the chunk, seeded with the chunk's number, then at most
 //! [`CHUNK`] bytes. A chunk without bytes is the last, so that what was cut off is noticed. The
 //! holder writes a State out chunk by chunk as the network takes them, so it never holds a second
-//! copy of the whole; and chunks are small, so that what is copied once more is still in the cache. The receiver may ask again on the same connection, which saves the handshake
-//! and lets TCP go on as fast as it was; either end may close it between two requests.
+//! copy of the whole; and chunks are small, so that what is copied once more is still in the cache.
+//! The receiver may ask again on the same connection, which saves the handshake and lets TCP go on
+//! as fast as it was; either end may close it between two requests.
 //!
 //! It stands beside gRPC because a gRPC stream reaches about half of what TCP carries, and this
 //! about nine tenths (`benches/cluster.rs`).
