@@ -21,7 +21,7 @@ use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 
 use self::product::ProductUpdate;
 use self::rules::{
-    Adagrad, Adam, Decay, Lion, Momentum, Pull, RmsProp, Rule, Sgd, Tensors, update_all,
+    Adagrad, Adam, Decay, Lion, Momentum, Pull, RmsProp, Rule, Sgd, Whole, update_all,
 };
 use super::in_domain;
 use super::node::{self, PIECE, Parts, for_each_piece, input, refused, size};
@@ -202,20 +202,11 @@ fn one<R: Rule>(context: &ComputeContext, rule: R, pull: Pull, number: usize) ->
     let new_parameter = Parts::of(new_parameter.try_extract_tensor_mut::<f32>()?.1);
     let new_slots = [elements_mut(new_first.as_mut())?, elements_mut(new_second.as_mut())?];
     let new_slots = new_slots.map(Parts::of);
+    let whole = Whole { parameter, slots, new_parameter, new_slots };
     let touched = length * (3 + 2 * R::SLOTS);
     for_each_piece(context, length, PIECE, touched, |range| {
-        let within = |slot: &'_ [f32]| range.start.min(slot.len())..range.end.min(slot.len());
         // SAFETY: each piece is another part.
-        let (new_parameter, new_slots) = unsafe {
-            (new_parameter.part(range.clone()), new_slots.each_ref().map(|s| s.part(range.clone())))
-        };
-        let tensors = Tensors {
-            parameter: &parameter[range.clone()],
-            gradient: &gradient[range.clone()],
-            slots: slots.map(|slot| &slot[within(slot)]),
-            new_parameter,
-            new_slots,
-        };
+        let tensors = unsafe { whole.part(range.clone(), &gradient[range]) };
         update_all(rule, pull, tensors);
     })
 }

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType;
 
-use super::rules::{Rule, Tensors, update_all};
+use super::rules::{Rule, Tensors, Whole, update_all};
 use super::{Settings, elements, elements_mut};
 use crate::kernels::node::{Fused, Parts, dims, for_each, input, output, refused, size};
 use crate::kernels::product::{Matrix, Onto, Panels, with_memory};
@@ -88,6 +88,7 @@ impl<R: Rule> Kernel for ProductUpdate<R> {
         let new_parameter = Parts::of(new_parameter.try_extract_tensor_mut::<f32>()?.1);
         let new_slots = [elements_mut(new_first.as_mut())?, elements_mut(new_second.as_mut())?];
         let new_slots = new_slots.map(Parts::of);
+        let whole = Whole { parameter, slots, new_parameter, new_slots };
 
         let right = Matrix::new(b, [places, columns], false);
         let right = right.ok_or_else(|| refused(name, "its second operand has other elements"))?;
@@ -95,15 +96,6 @@ impl<R: Rule> Kernel for ProductUpdate<R> {
         let work = length * (places.div_ceil(32) + 3 + 2 * R::SLOTS);
         let done = for_each(context, rows.div_ceil(ROWS), work, |number| {
             let rows_here = number * ROWS..rows.min((number + 1) * ROWS);
-            let range = rows_here.start * columns..rows_here.end * columns;
-            let within = |slot: &'_ [f32]| range.start.min(slot.len())..range.end.min(slot.len());
-            let slots = slots.map(|slot| &slot[within(slot)]);
-            let parameter = &parameter[range.clone()];
-            // SAFETY: each number has rows of its own.
-            let (new_parameter, new_slots) = unsafe {
-                let new_slots = new_slots.each_ref().map(|slot| slot.part(range.clone()));
-                (new_parameter.part(range.clone()), new_slots)
-            };
             let height = rows_here.len();
             GRADIENT.with(|memory| {
                 with_memory(memory, height * panels.stride(), |gradient| {
@@ -113,34 +105,28 @@ impl<R: Rule> Kernel for ProductUpdate<R> {
                                 let left = left[place..].iter_mut().step_by(places);
                                 left.zip(&a[rows_here.clone()]).for_each(|(to, from)| *to = *from);
                             }
+                            let range = rows_here.start * columns..rows_here.end * columns;
+                            // SAFETY: each number has rows of its own, and parts of single rows
+                            // are made only when this one is gone.
+                            let next = unsafe { whole.part(range, &[]) };
+                            let Tensors { parameter, slots, new_parameter, new_slots, .. } = &next;
                             let next = [
                                 parameter,
                                 slots[0],
                                 slots[1],
-                                &*new_parameter,
+                                &**new_parameter,
                                 &*new_slots[0],
                                 &*new_slots[1],
                             ];
                             panels.multiply_fetching(left, Onto::Zeros, gradient, &next);
                         });
                     });
-                    let [new_first, new_second] = new_slots;
-                    for (row, gradient) in gradient.chunks_exact(panels.stride()).enumerate() {
-                        let row = row * columns..(row + 1) * columns;
-                        let within =
-                            |slot: &'_ [f32]| row.start.min(slot.len())..row.end.min(slot.len());
-                        let (here, there) = (within(new_first), within(new_second));
-                        update_all(
-                            rule,
-                            pull,
-                            Tensors {
-                                parameter: &parameter[row.clone()],
-                                gradient: &gradient[..columns],
-                                slots: slots.map(|slot| &slot[within(slot)]),
-                                new_parameter: &mut new_parameter[row],
-                                new_slots: [&mut new_first[here], &mut new_second[there]],
-                            },
-                        );
+                    let gradients = gradient.chunks_exact(panels.stride());
+                    for (row, gradient) in rows_here.clone().zip(gradients) {
+                        let range = row * columns..(row + 1) * columns;
+                        // SAFETY: each row is another part.
+                        let tensors = unsafe { whole.part(range, &gradient[..columns]) };
+                        update_all(rule, pull, tensors);
                     }
                 });
             });

@@ -5,7 +5,10 @@
     reason = "vector code comes of inlining into the function that enables the instructions"
 )]
 
+use std::ops::Range;
+
 use super::{ADAGRAD, ADAM, LION, MOMENTUM, RMSPROP, SGD};
+use crate::kernels::node::Parts;
 
 /// A rule that makes the update of one element.
 pub(super) trait Rule: Copy + Send + Sync + 'static {
@@ -208,6 +211,38 @@ pub(super) struct Tensors<'a> {
     pub(super) slots: [&'a [f32]; 2],
     pub(super) new_parameter: &'a mut [f32],
     pub(super) new_slots: [&'a mut [f32]; 2],
+}
+
+/// All that an update reads and writes, but for the gradient, to be shared by threads. Slots that the rule
+/// lacks are empty.
+pub(super) struct Whole<'a> {
+    pub(super) parameter: &'a [f32],
+    pub(super) slots: [&'a [f32]; 2],
+    pub(super) new_parameter: Parts<'a, f32>,
+    pub(super) new_slots: [Parts<'a, f32>; 2],
+}
+
+impl Whole<'_> {
+    /// The elements of `range`, with their gradient.
+    ///
+    /// # Safety
+    ///
+    /// No two parts that are there at the same time overlap.
+    pub(super) unsafe fn part<'p>(
+        &'p self,
+        range: Range<usize>,
+        gradient: &'p [f32],
+    ) -> Tensors<'p> {
+        let within = |slot: &[f32]| range.start.min(slot.len())..range.end.min(slot.len());
+        let slots = self.slots.map(|slot| &slot[within(slot)]);
+        // SAFETY: as of the caller.
+        let (new_parameter, new_slots) = unsafe {
+            let new_slots = self.new_slots.each_ref().map(|slot| slot.part(range.clone()));
+            (self.new_parameter.part(range.clone()), new_slots)
+        };
+        let parameter = &self.parameter[range];
+        Tensors { parameter, gradient, slots, new_parameter, new_slots }
+    }
 }
 
 /// Weight decay, and the learning rate that decoupled decay goes with.
