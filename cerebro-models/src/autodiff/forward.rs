@@ -84,6 +84,11 @@ impl<'g> Forward<'g> {
         attributes: Attributes,
         outputs: usize,
     ) -> Result<Vec<Value>, String> {
+        if let ("MatMul", &[Some(shares), Some(value)]) = (op, inputs)
+            && let Some(attended) = operators::attend(self, shares, value)
+        {
+            return attended;
+        }
         let operator = operators::find(op).ok_or_else(|| format!("operator {op} is unknown"))?;
         let node = Node { inputs, attributes: &attributes, outputs };
         let (outputs, saved) = match operator.kind {

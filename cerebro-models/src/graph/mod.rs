@@ -5,11 +5,13 @@
 //! constants: so the shape arithmetic that exporters leave in a graph is gone once a graph has
 //! been built, and gradient rules can rely on shapes.
 
+mod attention;
 mod builder;
 mod call;
 mod fold;
 mod products;
 mod rectify;
+mod strided;
 mod tiling;
 mod updates;
 mod values;

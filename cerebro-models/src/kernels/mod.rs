@@ -40,6 +40,7 @@ macro_rules! fastest {
 #[macro_use]
 mod vector;
 
+mod attention;
 mod convolution;
 mod correlation;
 mod cross_entropy;
@@ -62,6 +63,7 @@ mod update;
 
 use ort::operator::OperatorDomain;
 
+pub(crate) use attention::{ATTENTION, ATTENTION_GRADIENT, View, cover};
 pub(crate) use convolution::{CONV, CONV_INPUT_GRADIENT, CONV_WEIGHT_GRADIENT};
 pub(crate) use cross_entropy::{CROSS_ENTROPY, HITS, MOST_LOGITS};
 pub(crate) use depthwise::{DEPTHWISE, DEPTHWISE_INPUT_GRADIENT, DEPTHWISE_WEIGHT_GRADIENT};
@@ -85,6 +87,8 @@ pub(crate) const DOMAIN: &str = "ai.cerebro";
 /// The operators, to be registered with one session.
 pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     let domain = update::add_to(OperatorDomain::new(DOMAIN)?)?;
+    let domain = node::add::<attention::Attention>(domain)?;
+    let domain = node::add::<attention::AttentionGradient>(domain)?;
     let domain = node::add::<convolution::Conv>(domain)?;
     let domain = node::add::<convolution::ConvInputGradient>(domain)?;
     let domain = node::add::<convolution::ConvWeightGradient>(domain)?;

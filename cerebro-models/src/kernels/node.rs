@@ -11,12 +11,15 @@ use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 
 use super::in_domain;
 
-/// An operator with a fixed number of inputs and outputs.
+/// An operator whose inputs and outputs are of known types.
 pub(super) trait Fused: Kernel + Sized + 'static {
     /// Its name, with the domain.
     const NAME: &'static str;
     const INPUTS: &'static [TensorElementType];
     const OUTPUTS: &'static [TensorElementType];
+    /// How many of the last inputs, and of the last outputs, a node may leave out.
+    const OPTIONAL_INPUTS: usize = 0;
+    const OPTIONAL_OUTPUTS: usize = 0;
     /// Inputs whose memory an output of the same shape may take.
     const IN_PLACE: &'static [(u32, u32)] = &[];
 
@@ -41,11 +44,15 @@ impl<F: Fused> Operator for Node<F> {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        F::INPUTS.iter().map(|element| OperatorInput::required(*element))
+        let (required, optional) = F::INPUTS.split_at(F::INPUTS.len() - F::OPTIONAL_INPUTS);
+        let required = required.iter().map(|element| OperatorInput::required(*element));
+        required.chain(optional.iter().map(|element| OperatorInput::optional(*element)))
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        F::OUTPUTS.iter().map(|element| OperatorOutput::required(*element))
+        let (required, optional) = F::OUTPUTS.split_at(F::OUTPUTS.len() - F::OPTIONAL_OUTPUTS);
+        let required = required.iter().map(|element| OperatorOutput::required(*element));
+        required.chain(optional.iter().map(|element| OperatorOutput::optional(*element)))
     }
 
     fn create_kernel(&self, node: &KernelContext<'_>) -> ort::Result<F> {

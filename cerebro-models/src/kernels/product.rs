@@ -477,6 +477,7 @@ unsafe fn multiply_tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<'
 
 mod panels;
 mod right;
+pub(super) mod strided;
 #[cfg(test)]
 mod tests;
 

@@ -13,6 +13,7 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod convolution;
 mod einsum;
 mod fused;
@@ -40,6 +41,7 @@ use std::sync::LazyLock;
 use crate::autodiff::Forward;
 use crate::graph::{Attributes, Builder, Call, Type, Value};
 
+pub(crate) use attention::attend;
 pub(crate) use fused::may_fuse_classes;
 pub use page::page;
 
@@ -234,6 +236,7 @@ impl Operator {
 const FAMILIES: &[&[Operator]] = &[
     activation::OPERATORS,
     arithmetic::OPERATORS,
+    attention::OPERATORS,
     convolution::OPERATORS,
     einsum::OPERATORS,
     fused::OPERATORS,

@@ -1,6 +1,7 @@
 //! Operators within small networks: the same weights after some steps in both dialects, and the
 //! same bits with any number of threads.
 
+mod attention;
 mod sequences;
 
 use cerebro_core::data::{MemoryPartition, Tensor};
