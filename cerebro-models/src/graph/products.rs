@@ -1,5 +1,5 @@
-//! Products of matrices become nodes that do what follows them too: bias, rectifier, a rectifier's
-//! gradient, the sums that are a bias' gradient.
+//! Products of matrices become nodes that do what follows them too: bias, rectifier, the gradient of an
+//! activation, the sums that are a bias' gradient.
 
 use std::collections::{HashMap, HashSet};
 
@@ -159,8 +159,8 @@ impl Builder {
         }
     }
 
-    /// Takes the gradient of a rectifier into the product at `index`; in between its result may
-    /// get another shape.
+    /// Takes the gradient of a rectifier, or a product with as many slopes, into the product at `index`;
+    /// in between its result may get another shape.
     fn mask_product(&mut self, index: usize, uses: &Uses) -> bool {
         let product = self.nodes[index].outputs[0];
         let Some(mut masking) = uses.only_reader(product) else { return false };
@@ -173,17 +173,23 @@ impl Builder {
             masking = next;
         }
         let node = &self.nodes[masking];
-        let (true, Some(y)) = (node.op == RELU_GRADIENT, node.inputs.get(1).copied().flatten())
+        let (masked, &[Some(a), Some(b)]) = (self.nodes[result].outputs[0], &node.inputs[..])
         else {
             return false;
         };
-        let masks_it = node.inputs[0] == Some(self.nodes[result].outputs[0]);
-        if !masks_it || !uses.is_before(y, index) {
+        let (scaled, y) = match node.op.as_str() {
+            RELU_GRADIENT if a == masked => (0, b),
+            "Mul" if a == masked => (1, b),
+            "Mul" => (1, a),
+            _ => return false,
+        };
+        let is_alike = self.value_type(y) == self.value_type(masked);
+        if !is_alike || !uses.is_before(y, index) {
             return false;
         }
         let mut inputs = self.nodes[index].inputs.clone();
         inputs.push(Some(y));
-        let attributes = self.nodes[index].attributes.clone();
+        let attributes = self.nodes[index].attributes.clone().with("scaled", scaled);
         self.nodes[index] = self.nodes[index].replaced(LINEAR_INPUT_GRADIENT, inputs, attributes);
         self.take_over(result, masking);
         true

@@ -20,8 +20,10 @@ pub(crate) const PRODUCT: &str = "ai.cerebro.Product";
 /// results become zero.
 pub(crate) const LINEAR: &str = "ai.cerebro.Linear";
 
-/// Inputs: the gradient by the output, the weights, the input. Output: the gradient by what
-/// became the input through a rectifier: the product of the first two where the input is not zero.
+/// Inputs: the gradient by the output, the weights, and what lies beside their product. Output: the
+/// gradient by what became the input of a layer through its activation. Attribute: `scaled`, 0 where the
+/// activation was a rectifier, whose results lie beside the product: what is zero there is zero; 1
+/// where its slopes do, by which the product is multiplied.
 pub(crate) const LINEAR_INPUT_GRADIENT: &str = "ai.cerebro.LinearInputGradient";
 
 /// Inputs: `a`, which is transposed, `b`. Outputs: their product, and the sums of the columns of
@@ -134,7 +136,10 @@ impl Kernel for Linear {
     }
 }
 
-pub(super) struct LinearInputGradient(Transposed);
+pub(super) struct LinearInputGradient {
+    transposed: Transposed,
+    scaled: bool,
+}
 
 impl Fused for LinearInputGradient {
     const NAME: &'static str = LINEAR_INPUT_GRADIENT;
@@ -142,18 +147,20 @@ impl Fused for LinearInputGradient {
     const OUTPUTS: &'static [TensorElementType] = &[Float32];
 
     fn new(node: &KernelContext<'_>) -> ort::Result<Self> {
-        Transposed::of(node, Self::NAME).map(Self)
+        let scaled = size(node, Self::NAME, "scaled")? != 0;
+        Ok(Self { transposed: Transposed::of(node, Self::NAME)?, scaled })
     }
 }
 
 impl Kernel for LinearInputGradient {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let name = Self::NAME;
-        let (dy, w, x) =
+        let (dy, w, beside) =
             (input(context, name, 0)?, input(context, name, 1)?, input(context, name, 2)?);
-        let (a, b, shape) = self.0.matrices(name, &dy, &w)?;
-        let (_, x) = x.try_extract_tensor::<f32>()?;
-        multiply(context, name, &Product { a, b, bias: &[], finish: Finish::Masked(x) }, &shape)
+        let (a, b, shape) = self.transposed.matrices(name, &dy, &w)?;
+        let (_, beside) = beside.try_extract_tensor::<f32>()?;
+        let finish = if self.scaled { Finish::Scaled(beside) } else { Finish::Masked(beside) };
+        multiply(context, name, &Product { a, b, bias: &[], finish }, &shape)
     }
 }
 

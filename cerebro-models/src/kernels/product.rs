@@ -12,10 +12,6 @@
     clippy::inline_always,
     reason = "vector code comes of inlining into the function that enables the instructions"
 )]
-#![allow(
-    clippy::needless_range_loop,
-    reason = "loops over the registers of a tile index several arrays of a constant size"
-)]
 
 use std::cell::Cell;
 
@@ -110,6 +106,18 @@ pub(super) enum Finish<'a> {
     Rectified,
     /// Those become zero where this, of the shape of the result, is zero.
     Masked(&'a [f32]),
+    /// They are multiplied by this, of the shape of the result.
+    Scaled(&'a [f32]),
+}
+
+impl<'a> Finish<'a> {
+    /// What is read at the place of each sum, if something is.
+    fn beside(self) -> Option<&'a [f32]> {
+        match self {
+            Finish::Masked(beside) | Finish::Scaled(beside) => Some(beside),
+            Finish::None | Finish::Rectified => None,
+        }
+    }
 }
 
 /// A product of matrices.
@@ -126,14 +134,10 @@ impl Product<'_> {
     /// Whether its parts fit together, and to a result of `length` elements.
     pub(super) fn fits(&self, length: usize) -> bool {
         let ([rows, inner], [other, columns]) = (self.a.size(), self.b.size());
-        let masked = match self.finish {
-            Finish::Masked(mask) => mask.len() == length,
-            _ => true,
-        };
         inner == other
             && rows * columns == length
             && (self.bias.is_empty() || self.bias.len() == columns)
-            && masked
+            && self.finish.beside().is_none_or(|beside| beside.len() == length)
     }
 
     /// Writes the product to `c`, row by row.
@@ -312,11 +316,9 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
         if !product.bias.is_empty() {
             bias[..used].copy_from_slice(&product.bias[column..column + used]);
         }
-        let mask = match product.finish {
-            Finish::Masked(mask) => mask.as_ptr(),
-            _ => std::ptr::null(),
-        };
         let is_last = first + depth >= a.columns;
+        let beside = product.finish.beside().filter(|_| is_last);
+        let beside = beside.map_or(std::ptr::null(), <[f32]>::as_ptr);
         let mut row = rows.start;
         while row < rows.end {
             let height = ROWS.min(rows.end - row);
@@ -335,7 +337,8 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
                 right_step,
                 bias: (!held).then_some(&bias),
                 rectified: is_last && matches!(product.finish, Finish::Rectified),
-                mask: if is_last && !mask.is_null() { mask.add(at) } else { std::ptr::null() },
+                beside: if beside.is_null() { beside } else { beside.add(at) },
+                scaled: matches!(product.finish, Finish::Scaled(_)),
                 c: c.first().add(at),
                 columns,
                 ahead: block.next_panel(column + width, width, (row - rows.start) / ROWS),
@@ -345,8 +348,8 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
             } else {
                 // Whole vectors, in memory of their own.
                 let mut own = [0.0_f32; LARGEST_TILE];
-                let mut own_mask = [0.0_f32; LARGEST_TILE];
-                let (c, mask) = (tile.c, tile.mask);
+                let mut own_beside = [0.0_f32; LARGEST_TILE];
+                let (c, beside) = (tile.c, tile.beside);
                 for row in 0..height {
                     if held {
                         let from = c.add(row * columns);
@@ -356,15 +359,15 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
                             used,
                         );
                     }
-                    if !mask.is_null() {
-                        let from = mask.add(row * columns);
-                        let to = own_mask.as_mut_ptr().add(row * width);
+                    if !beside.is_null() {
+                        let from = beside.add(row * columns);
+                        let to = own_beside.as_mut_ptr().add(row * width);
                         std::ptr::copy_nonoverlapping(from, to, used);
                     }
                 }
                 tile.c = own.as_mut_ptr();
                 tile.columns = width;
-                tile.mask = if mask.is_null() { mask } else { own_mask.as_ptr() };
+                tile.beside = if beside.is_null() { beside } else { own_beside.as_ptr() };
                 if used <= V::LANES {
                     multiply_rows::<V, 1>(&tile, height);
                 } else {
@@ -380,106 +383,13 @@ unsafe fn multiply_panel<V: Vector, const _R: usize>(
     }
 }
 
-/// What one tile is made of.
-struct Tile<'a> {
-    depth: usize,
-    left: *const f32,
-    row_step: usize,
-    place_step: usize,
-    right: *const f32,
-    right_step: usize,
-    /// What sums start from; none to go on from what `c` holds.
-    bias: Option<&'a [f32; 32]>,
-    rectified: bool,
-    /// Null for none.
-    mask: *const f32,
-    c: *mut f32,
-    /// How far apart the rows of `c` and of `mask` lie.
-    columns: usize,
-    ahead: Ahead,
-}
-
-/// Memory that will be read next, fetched while a tile is summed: a line for each place of the inner
-/// dimension. A step of 0 is for none.
-#[derive(Clone, Copy, Debug)]
-struct Ahead {
-    from: *const f32,
-    step: usize,
-}
-
-impl Ahead {
-    const NOTHING: Self = Self { from: std::ptr::null(), step: 0 };
-}
-
-#[inline(always)]
-unsafe fn multiply_rows<V: Vector, const W: usize>(tile: &Tile<'_>, height: usize) {
-    // SAFETY: as of the caller.
-    unsafe {
-        match height {
-            1 => multiply_tile::<V, 1, W>(tile),
-            2 => multiply_tile::<V, 2, W>(tile),
-            3 => multiply_tile::<V, 3, W>(tile),
-            4 => multiply_tile::<V, 4, W>(tile),
-            5 => multiply_tile::<V, 5, W>(tile),
-            _ => multiply_tile::<V, ROWS, W>(tile),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn multiply_tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<'_>) {
-    // SAFETY: as of the caller.
-    unsafe {
-        let mut sums: [[V::Value; W]; R] = match tile.bias {
-            Some(bias) => [std::array::from_fn(|w| V::load(bias.as_ptr().add(w * V::LANES))); R],
-            None => std::array::from_fn(|r| {
-                std::array::from_fn(|w| V::load(tile.c.add(r * tile.columns + w * V::LANES)))
-            }),
-        };
-        let (mut left, mut right) = (tile.left, tile.right);
-        let (row_step, place_step, right_step) = (tile.row_step, tile.place_step, tile.right_step);
-        let Ahead { from: mut ahead, step } = tile.ahead;
-        for _ in 0..tile.depth {
-            V::prefetch(ahead);
-            ahead = ahead.wrapping_add(step);
-            let b: [V::Value; W] = std::array::from_fn(|w| V::load(right.add(w * V::LANES)));
-            for r in 0..R {
-                let a = V::splat(*left.add(r * row_step));
-                for w in 0..W {
-                    sums[r][w] = V::multiply_add(a, b[w], sums[r][w]);
-                }
-            }
-            left = left.add(place_step);
-            right = right.add(right_step);
-        }
-        if tile.rectified {
-            for r in 0..R {
-                for w in 0..W {
-                    sums[r][w] = V::rectify(sums[r][w]);
-                }
-            }
-        }
-        if !tile.mask.is_null() {
-            for r in 0..R {
-                for w in 0..W {
-                    let mask = V::load(tile.mask.add(r * tile.columns + w * V::LANES));
-                    sums[r][w] = V::where_not_zero(sums[r][w], mask);
-                }
-            }
-        }
-        for r in 0..R {
-            for w in 0..W {
-                V::store(sums[r][w], tile.c.add(r * tile.columns + w * V::LANES));
-            }
-        }
-    }
-}
-
 mod panels;
 mod right;
 pub(super) mod strided;
 #[cfg(test)]
 mod tests;
+mod tile;
 
 pub(super) use panels::{Onto, Panels};
 use right::right_panel;
+use tile::{Ahead, Tile, multiply_rows};

@@ -125,7 +125,8 @@ unsafe fn multiply<V: Vector, const _R: usize>(
                         right_step: width,
                         bias: (first == 0 && onto == Onto::Zeros).then_some(&NOTHING),
                         rectified: false,
-                        mask: std::ptr::null(),
+                        beside: std::ptr::null(),
+                        scaled: false,
                         c: c.as_mut_ptr().add(row * stride + column),
                         columns: stride,
                         ahead: next.next().map_or(Ahead::NOTHING, |next| Ahead {

@@ -38,6 +38,7 @@ fn expected(product: &Product<'_>) -> Vec<f64> {
             result.push(match product.finish {
                 Finish::Rectified => sum.max(0.0),
                 Finish::Masked(mask) if mask[row * columns + column] == 0.0 => 0.0,
+                Finish::Scaled(by) => sum * f64::from(by[row * columns + column]),
                 Finish::None | Finish::Masked(_) => sum,
             });
         }
@@ -70,7 +71,8 @@ fn products_are_those_of_the_definition_however_matrices_lie_and_are_finished() 
         for (a_turned, b_turned) in [(false, false), (false, true), (true, false), (true, true)] {
             let a_size = if a_turned { [inner, rows] } else { [rows, inner] };
             let b_size = if b_turned { [columns, inner] } else { [inner, columns] };
-            for finish in [Finish::None, Finish::Rectified, Finish::Masked(&mask)] {
+            let scaled = Finish::Scaled(&mask);
+            for finish in [Finish::None, Finish::Rectified, Finish::Masked(&mask), scaled] {
                 for bias in [&bias[..], &[]] {
                     let product = Product {
                         a: Matrix::new(&a, a_size, a_turned).unwrap(),
@@ -81,7 +83,7 @@ fn products_are_those_of_the_definition_however_matrices_lie_and_are_finished() 
                     let mut c = vec![f32::NAN; rows * columns];
                     product.write_with(Onto::Zeros, &mut c, one_by_one).unwrap();
                     for (at, (c, expected)) in c.iter().zip(expected(&product)).enumerate() {
-                        let tolerance = 1e-5 * (inner as f64).sqrt() * (1.0 + expected.abs());
+                        let tolerance = 1e-5 * (1.0 + inner as f64).sqrt() * (1.0 + expected.abs());
                         assert!(
                             (f64::from(*c) - expected).abs() <= tolerance,
                             "{rows} {columns} {inner} {a_turned} {b_turned} at {at}: {c} {expected}"

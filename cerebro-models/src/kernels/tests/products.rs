@@ -10,7 +10,7 @@ use super::networks::{Small, agree_in, operators};
 use super::{rules, train_on};
 use crate::graph::Dialect;
 use crate::kernels::{
-    ADAM, LINEAR, LINEAR_INPUT_GRADIENT, LINEAR_WEIGHT_GRADIENT, PRODUCT, RELU_GRADIENT, SGD,
+    ADAM, GELU, LINEAR, LINEAR_INPUT_GRADIENT, LINEAR_WEIGHT_GRADIENT, PRODUCT, RELU_GRADIENT, SGD,
     in_domain, of_product,
 };
 use crate::loss::Loss;
@@ -72,6 +72,17 @@ fn linear_layers_train_as_the_standard_operators_do() {
             agree(&format!("{rows} {inputs} {hidden} {outputs} {form:?}"), &all, network);
             absent(network, &["Gemm", "MatMul", "Add", "Relu", RELU_GRADIENT]);
         }
+    }
+}
+
+#[test]
+fn slopes_of_an_activation_become_part_of_the_product_before_them() {
+    for shape in [&[7, 13][..], &[3, 5, 13]] {
+        let network = || {
+            let small = Small::new(shape).linear(19, Form::Apart).plain("Gelu");
+            small.linear(5, Form::Apart)
+        };
+        agree(&format!("{shape:?}"), &[GELU, LINEAR_INPUT_GRADIENT], network);
     }
 }
 
