@@ -3,7 +3,7 @@
 //! Each one computes what a handful of standard operators compute, in fewer passes over memory. The
 //! standard form is what every other device runs and what tests compare with; graphs in the [fused
 //! dialect](crate::graph::Dialect) have these instead. Operations are in one order whatever the
-//! number of threads, and none is contracted.
+//! number of threads, and none is contracted but where a product is added in so many words.
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +33,34 @@ macro_rules! fastest {
             }
         } else {
             $name($($argument),*);
+        }
+    }};
+}
+
+/// The same for functions that add products: `contracted!(name(argument: Type, ...))` calls
+/// `name::<Kind>(...)` for the fastest kind of [`Arithmetic`](exponential::Arithmetic) that this
+/// processor has. Bits are those of the kind.
+macro_rules! contracted {
+    ($name:ident($($argument:ident: $type:ty),* $(,)?)) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn at_once($($argument: $type),*) {
+            $name::<$crate::kernels::exponential::AtOnce>($($argument),*);
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        let has_both = std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma");
+        #[cfg(not(target_arch = "x86_64"))]
+        let has_both = false;
+        if has_both {
+            // SAFETY: the processor has both.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                at_once($($argument),*);
+            }
+        } else {
+            $name::<$crate::kernels::exponential::Apart>($($argument),*);
         }
     }};
 }

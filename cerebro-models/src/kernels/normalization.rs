@@ -9,6 +9,7 @@
 use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType::{self, Float32};
 
+use super::exponential::Arithmetic;
 use super::node::{Fused, Parts, dims, for_each, input, output, refused, size};
 use super::silu::{silu, silu_slope};
 use super::sum::{sum, sums};
@@ -156,7 +157,7 @@ impl Kernel for BatchNorm {
             settings: self.0,
         };
         for_each(context, layout.channels, x.len(), |channel| {
-            fastest!(forward(job: &Forward<'_>, channel: usize));
+            contracted!(forward(job: &Forward<'_>, channel: usize));
         })
     }
 }
@@ -174,7 +175,7 @@ struct Forward<'a> {
 
 /// Three passes over a channel, all but the first of which find it in the cache.
 #[inline(always)]
-fn forward(job: &Forward<'_>, channel: usize) {
+fn forward<A: Arithmetic>(job: &Forward<'_>, channel: usize) {
     let Forward { x, layout, settings, .. } = *job;
     let count = (layout.batch * layout.area).max(1) as f64;
     let pieces = || layout.pieces(channel);
@@ -190,7 +191,7 @@ fn forward(job: &Forward<'_>, channel: usize) {
         // SAFETY: the pieces of a channel overlap with no others.
         let y = unsafe { job.y.part(piece.clone()) };
         if settings.is_smooth() {
-            y.iter_mut().zip(&x[piece]).for_each(|(y, x)| *y = silu(affine.apply(*x)));
+            y.iter_mut().zip(&x[piece]).for_each(|(y, x)| *y = silu::<A>(affine.apply(*x)));
             continue;
         }
         for (y, x) in y.iter_mut().zip(&x[piece]) {
@@ -252,7 +253,7 @@ impl Kernel for BatchNormGradient {
             settings: self.0,
         };
         for_each(context, layout.channels, 2 * x.len(), |channel| {
-            fastest!(backward(job: &Backward<'_>, channel: usize));
+            contracted!(backward(job: &Backward<'_>, channel: usize));
         })
     }
 }
@@ -275,7 +276,7 @@ struct Backward<'a> {
 /// `dscale = sum dy h`, `dx = scale / s (dy - dbias / n - h dscale / n)` (Ioffe and Szegedy 2015,
 /// section 3).
 #[inline(always)]
-fn backward(job: &Backward<'_>, channel: usize) {
+fn backward<A: Arithmetic>(job: &Backward<'_>, channel: usize) {
     let Backward { dy, x, layout, settings, .. } = *job;
     let (mean, variance) = (job.mean[channel], job.variance[channel]);
     let affine =
@@ -294,7 +295,7 @@ fn backward(job: &Backward<'_>, channel: usize) {
             let back = unsafe { job.dx.part(piece.clone()) };
             let x = &x[piece.clone()];
             for ((back, dy), x) in back.iter_mut().zip(&dy[piece]).zip(x) {
-                *back = dy * silu_slope(affine.apply(*x));
+                *back = dy * silu_slope::<A>(affine.apply(*x));
             }
             sums(back, x, term)
         } else {

@@ -15,7 +15,7 @@ use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType::{self, Float32};
 use ort::value::ValueRef;
 
-use super::exponential::{sigmoid, tanh};
+use super::exponential::{Arithmetic, sigmoid, tanh};
 use super::node::{Fused, Parts, dims, for_each, input, output, refused, size};
 use super::product::{Matrix, Onto, Panels};
 
@@ -189,7 +189,7 @@ fn forward(job: &Forward<'_>, rows: &Range<usize>) {
             let gates = &mut gates[4 * row * hidden..][..4 * hidden];
             let (old, cells) = (&old[of_row.clone()], &mut cells[of_row.clone()]);
             let y = &mut y[of_row];
-            fastest!(step(
+            contracted!(step(
                 sums: &[f32],
                 gates: &mut [f32],
                 old: &[f32],
@@ -206,15 +206,21 @@ fn forward(job: &Forward<'_>, rows: &Range<usize>) {
 
 /// One step of one row: `C = f C + i c`, `H = o tanh(C)` (Hochreiter and Schmidhuber 1997).
 #[inline(always)]
-fn step(sums: &[f32], gates: &mut [f32], old: &[f32], cells: &mut [f32], y: &mut [f32]) {
+fn step<A: Arithmetic>(
+    sums: &[f32],
+    gates: &mut [f32],
+    old: &[f32],
+    cells: &mut [f32],
+    y: &mut [f32],
+) {
     let width = old.len();
     let (sums, cells, y) = (&sums[..4 * width], &mut cells[..width], &mut y[..width]);
     let (smooth, candidates) = gates.split_at_mut(3 * width);
     for (gate, sum) in smooth.iter_mut().zip(sums) {
-        *gate = sigmoid(*sum);
+        *gate = sigmoid::<A>(*sum);
     }
     for (candidate, sum) in candidates.iter_mut().zip(&sums[3 * width..]) {
-        *candidate = tanh(*sum);
+        *candidate = tanh::<A>(*sum);
     }
     let (input, rest) = smooth.split_at(width);
     let (output, forget) = rest.split_at(width);
@@ -223,7 +229,7 @@ fn step(sums: &[f32], gates: &mut [f32], old: &[f32], cells: &mut [f32], y: &mut
     for at in 0..width {
         let cell = forget[at] * old[at] + input[at] * candidates[at];
         cells[at] = cell;
-        y[at] = output[at] * tanh(cell);
+        y[at] = output[at] * tanh::<A>(cell);
     }
 }
 
@@ -312,7 +318,7 @@ fn backward(job: &Backward<'_>, rows: &Range<usize>) {
             let (gates, by_gates) = (&gates[of_gates.clone()], &mut by_gates[of_gates]);
             let (old, cells) = (&old[of_row.clone()], &cells[of_row.clone()]);
             let by_cell = &mut by_cell[of_row];
-            fastest!(step_back(
+            contracted!(step_back(
                 later: &[f32],
                 by_hidden: &[f32],
                 gates: &[f32],
@@ -333,7 +339,7 @@ fn backward(job: &Backward<'_>, rows: &Range<usize>) {
 
 /// The chain rule through one step of one row, by the gates before their activations.
 #[inline(always)]
-fn step_back(
+fn step_back<A: Arithmetic>(
     later: &[f32],
     by_hidden: &[f32],
     gates: &[f32],
@@ -354,7 +360,7 @@ fn step_back(
     for at in 0..width {
         let (i, o, f, c) = (input[at], output[at], forget[at], candidates[at]);
         let by_y = by_hidden[at] + later[at];
-        let shown = tanh(cells[at]);
+        let shown = tanh::<A>(cells[at]);
         let by_new = by_cell[at] + by_y * o * (1.0 - shown * shown);
         by_input[at] = by_new * c * (i * (1.0 - i));
         by_output[at] = by_y * shown * (o * (1.0 - o));

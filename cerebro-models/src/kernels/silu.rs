@@ -8,7 +8,7 @@
 use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType::{self, Float32};
 
-use super::exponential::sigmoid;
+use super::exponential::{Arithmetic, sigmoid};
 use super::node::{Fused, PIECE, Parts, back_by_elements, dims, for_each_piece, input, output};
 
 /// Input: `x`. Output: `x sigmoid(x)` (Hendrycks and Gimpel 2016; Elfwing, Uchibe and Doya 2018).
@@ -18,14 +18,14 @@ pub(crate) const SILU: &str = "ai.cerebro.Silu";
 pub(crate) const SILU_GRADIENT: &str = "ai.cerebro.SiluGradient";
 
 #[inline(always)]
-pub(super) fn silu(x: f32) -> f32 {
-    x * sigmoid(x)
+pub(super) fn silu<A: Arithmetic>(x: f32) -> f32 {
+    x * sigmoid::<A>(x)
 }
 
 /// With `s = sigmoid(x)`: `s + x s (1 - s)`.
 #[inline(always)]
-pub(super) fn silu_slope(x: f32) -> f32 {
-    let gate = sigmoid(x);
+pub(super) fn silu_slope<A: Arithmetic>(x: f32) -> f32 {
+    let gate = sigmoid::<A>(x);
     gate * (1.0 + x * (1.0 - gate))
 }
 
@@ -51,15 +51,15 @@ impl Kernel for Silu {
             // SAFETY: each piece is another part.
             let y = unsafe { y.part(range.clone()) };
             let x = &x[range];
-            fastest!(all(x: &[f32], y: &mut [f32]));
+            contracted!(all(x: &[f32], y: &mut [f32]));
         })
     }
 }
 
 #[inline(always)]
-fn all(x: &[f32], y: &mut [f32]) {
+fn all<A: Arithmetic>(x: &[f32], y: &mut [f32]) {
     for (x, y) in x.iter().zip(y) {
-        *y = silu(*x);
+        *y = silu::<A>(*x);
     }
 }
 
@@ -78,15 +78,15 @@ impl Fused for SiluGradient {
 impl Kernel for SiluGradient {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         back_by_elements(context, Self::NAME, 4, |dy, x, dx| {
-            fastest!(back(dy: &[f32], x: &[f32], dx: &mut [f32]));
+            contracted!(back(dy: &[f32], x: &[f32], dx: &mut [f32]));
         })
     }
 }
 
 /// What comes back through the unit.
 #[inline(always)]
-pub(super) fn back(dy: &[f32], x: &[f32], dx: &mut [f32]) {
+pub(super) fn back<A: Arithmetic>(dy: &[f32], x: &[f32], dx: &mut [f32]) {
     for ((dx, dy), x) in dx.iter_mut().zip(dy).zip(x) {
-        *dx = dy * silu_slope(*x);
+        *dx = dy * silu_slope::<A>(*x);
     }
 }

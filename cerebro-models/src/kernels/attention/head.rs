@@ -11,7 +11,7 @@
 
 use std::cell::Cell;
 
-use crate::kernels::exponential::exp_of_negative;
+use crate::kernels::exponential::{Arithmetic, exp_of_negative};
 use crate::kernels::node::Parts;
 use crate::kernels::product::strided::{Left, Right, lanes, multiply, turn, turned_length};
 use crate::kernels::product::{Onto, with_memory};
@@ -40,17 +40,50 @@ impl Rows<'_> {
         &self.elements[self.start + row * self.step..][..width]
     }
 
-    /// Copies rows from `first` on to `to`, which has rows `padded` apart; what no element fills becomes
-    /// zero.
-    fn copy(&self, first: usize, rows: usize, width: usize, to: &mut [f32], padded: usize) {
-        for (row, to) in to.chunks_exact_mut(padded).enumerate() {
-            let used = if row < rows { width } else { 0 };
-            if used > 0 {
-                to[..used].copy_from_slice(self.row(first + row, used));
-            }
-            to[used..].fill(0.0);
-        }
+    /// Copies `rows` rows from `first` on, times `scale`, to `to`, which has rows `padded` apart; what no
+    /// element fills becomes zero.
+    fn copy(
+        &self,
+        (first, rows): (usize, usize),
+        width: usize,
+        scale: f32,
+        to: &mut [f32],
+        padded: usize,
+    ) {
+        let from = &self.elements[self.start + first * self.step..];
+        let step = self.step;
+        assert!(from.len() >= rows.saturating_sub(1) * step + width, "all rows are there");
+        fastest!(copy_rows(
+            from: &[f32],
+            step: usize,
+            rows: usize,
+            width: usize,
+            scale: f32,
+            to: &mut [f32],
+            padded: usize,
+        ));
     }
+}
+
+#[inline(always)]
+fn copy_rows(
+    from: &[f32],
+    step: usize,
+    rows: usize,
+    width: usize,
+    scale: f32,
+    to: &mut [f32],
+    padded: usize,
+) {
+    let (used, rest) = to.split_at_mut(rows * padded);
+    for (row, to) in used.chunks_exact_mut(padded).enumerate() {
+        let (to, padding) = to.split_at_mut(width);
+        for (to, from) in to.iter_mut().zip(&from[row * step..][..width]) {
+            *to = from * scale;
+        }
+        padding.fill(0.0);
+    }
+    rest.fill(0.0);
 }
 
 /// Where a head's results go.
@@ -62,8 +95,8 @@ pub(super) struct Target<'a, 'p> {
 }
 
 impl Target<'_, '_> {
-    /// Copies `width` elements of each of `rows` rows, which lie `padded` apart, times what `scale` gives
-    /// for a row.
+    /// Takes `width` elements of each row of `from`, which lie `padded` apart, times what `scale` gives
+    /// for a row; the first of them is the one called `first`.
     ///
     /// # Safety
     ///
@@ -152,16 +185,6 @@ impl Head<'_> {
         }
     }
 
-    /// Copies a block of queries, scaled.
-    fn copy_queries(&self, query: Rows<'_>, (first, rows): (usize, usize), to: &mut [f32]) {
-        let wide = self.padded()[0];
-        let to = &mut to[..rows * wide];
-        query.copy(first, rows, self.width, to, wide);
-        for element in to {
-            *element *= self.scale;
-        }
-    }
-
     /// Writes the values mixed by the softmax of the scores, and for each query the largest of its scores
     /// and one over the sum of their exponentials.
     ///
@@ -185,16 +208,16 @@ impl Head<'_> {
             block * value_wide,
         ];
         with_parts(lengths, |[keys, turned, values, queries, scores, sums]| {
-            of.key.copy(0, self.keys, self.width, keys, wide);
+            of.key.copy((0, self.keys), self.width, 1.0, keys, wide);
             turn(keys, wide, turned);
-            of.value.copy(0, self.keys, self.value_width, values, value_wide);
+            of.value.copy((0, self.keys), self.value_width, 1.0, values, value_wide);
             for (first, rows) in self.blocks() {
-                self.copy_queries(of.query, (first, rows), queries);
+                of.query.copy((first, rows), self.width, self.scale, queries, wide);
                 let keys = Right::turned(turned, wide);
                 self.scores((first, rows), queries, keys, scores);
                 let statistics = &mut statistics[2 * first..2 * (first + rows)];
                 let (width, exponentials) = (self.keys, &mut *scores);
-                fastest!(softmax(
+                contracted!(softmax(
                     width: usize,
                     deep: usize,
                     exponentials: &mut [f32],
@@ -247,16 +270,16 @@ impl Head<'_> {
             let [keys, values, turned_keys, turned_values, key_sums, value_sums, parts @ ..] =
                 parts;
             let [queries, query_sums, gradients, scores, slopes, means] = parts;
-            of.key.copy(0, self.keys, self.width, keys, wide);
+            of.key.copy((0, self.keys), self.width, 1.0, keys, wide);
             turn(keys, wide, turned_keys);
-            of.value.copy(0, self.keys, self.value_width, values, value_wide);
+            of.value.copy((0, self.keys), self.value_width, 1.0, values, value_wide);
             turn(values, value_wide, turned_values);
             for (first, rows) in self.blocks() {
                 let onto = if first == 0 { Onto::Zeros } else { Onto::Held };
-                self.copy_queries(of.query, (first, rows), queries);
+                of.query.copy((first, rows), self.width, self.scale, queries, wide);
                 self.scores((first, rows), queries, Right::turned(turned_keys, wide), scores);
                 let gradients = &mut gradients[..rows * value_wide];
-                gradient.copy(first, rows, self.value_width, gradients, value_wide);
+                gradient.copy((first, rows), self.value_width, 1.0, gradients, value_wide);
                 let size = [rows, self.value_width, self.keys];
                 let left = Left { elements: gradients, steps: [value_wide, 1] };
                 let right = Right::turned(turned_values, value_wide);
@@ -271,7 +294,7 @@ impl Head<'_> {
                 let statistics = &statistics[2 * first..2 * (first + rows)];
                 let (width, means) = (self.keys, &means[..rows]);
                 let (shares, by_scores) = (&mut *scores, &mut *slopes);
-                fastest!(softmax_gradient(
+                contracted!(softmax_gradient(
                     width: usize,
                     deep: usize,
                     statistics: &[f32],
@@ -312,7 +335,7 @@ impl Head<'_> {
 /// Of as many rows as there are `statistics` for: their exponentials over the largest element, and
 /// that one with one over their sum. Rows of `width` elements lie `stride` apart.
 #[inline(always)]
-fn softmax(width: usize, stride: usize, rows: &mut [f32], statistics: &mut [f32]) {
+fn softmax<A: Arithmetic>(width: usize, stride: usize, rows: &mut [f32], statistics: &mut [f32]) {
     let (statistics, _) = statistics.as_chunks_mut::<2>();
     for (row, statistics) in rows.chunks_exact_mut(stride).zip(statistics) {
         let row = &mut row[..width];
@@ -321,12 +344,12 @@ fn softmax(width: usize, stride: usize, rows: &mut [f32], statistics: &mut [f32]
         let (chunks, rest) = row.as_chunks_mut::<LANES>();
         for chunk in chunks {
             for lane in 0..LANES {
-                chunk[lane] = exp_of_negative(chunk[lane] - most);
+                chunk[lane] = exp_of_negative::<A>(chunk[lane] - most);
                 partial[lane] += chunk[lane];
             }
         }
         for (lane, element) in rest.iter_mut().enumerate() {
-            *element = exp_of_negative(*element - most);
+            *element = exp_of_negative::<A>(*element - most);
             partial[lane] += *element;
         }
         *statistics = [most, 1.0 / sums(&partial, &partial, |a, _| (a, 0.0)).0];
@@ -351,7 +374,7 @@ fn largest(row: &[f32]) -> f32 {
 
 /// Makes scores shares, and the gradients by shares those by scores.
 #[inline(always)]
-fn softmax_gradient(
+fn softmax_gradient<A: Arithmetic>(
     width: usize,
     stride: usize,
     statistics: &[f32],
@@ -363,7 +386,7 @@ fn softmax_gradient(
     let rows = scores.chunks_exact_mut(stride).zip(slopes.chunks_exact_mut(stride));
     for ((scores, slopes), (&[most, share], mean)) in rows.zip(statistics.iter().zip(means)) {
         for (score, slope) in scores[..width].iter_mut().zip(&mut slopes[..width]) {
-            *score = exp_of_negative(*score - most) * share;
+            *score = exp_of_negative::<A>(*score - most) * share;
             *slope = *score * (*slope - mean);
         }
     }
