@@ -84,13 +84,11 @@ impl<'g> Forward<'g> {
         attributes: Attributes,
         outputs: usize,
     ) -> Result<Vec<Value>, String> {
-        if let ("MatMul", &[Some(shares), Some(value)]) = (op, inputs)
-            && let Some(attended) = operators::attend(self, shares, value)
-        {
-            return attended;
-        }
         let operator = operators::find(op).ok_or_else(|| format!("operator {op} is unknown"))?;
         let node = Node { inputs, attributes: &attributes, outputs };
+        if let Some(values) = operators::in_one_node(self, op, &node) {
+            return values;
+        }
         let (outputs, saved) = match operator.kind {
             Kind::Composed(compose) => {
                 let outputs = compose(self, &node)?;

@@ -9,6 +9,7 @@ mod attention;
 mod builder;
 mod call;
 mod fold;
+mod lookups;
 mod products;
 mod rectify;
 mod strided;

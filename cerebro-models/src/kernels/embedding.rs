@@ -43,16 +43,22 @@ impl Kernel for EmbeddingGradient {
         if width == 0 {
             return Ok(());
         }
-        let height = self.height as i64;
         for (row, &number) in rows.chunks_exact(width).zip(picked) {
-            let place = if number < 0 { number + height } else { number };
-            let Some(place) = usize::try_from(place).ok().filter(|&place| place < self.height)
-            else {
-                return Err(refused(name, format!("row {number} of a table of {height}")));
-            };
-            let sums = &mut table[place * width..(place + 1) * width];
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            add_row(table, row_number(name, number, self.height)?, row);
         }
         Ok(())
     }
+}
+
+/// The place of the row `number` of a table of `height` rows, as the operator `name` needs it.
+pub(super) fn row_number(name: &str, number: i64, height: usize) -> ort::Result<usize> {
+    let place = if number < 0 { number + height as i64 } else { number };
+    let place = usize::try_from(place).ok().filter(|&place| place < height);
+    place.ok_or_else(|| refused(name, format!("row {number} of a table of {height}")))
+}
+
+/// Adds `row` to the row at `place` of `table`.
+pub(super) fn add_row(table: &mut [f32], place: usize, row: &[f32]) {
+    let sums = &mut table[place * row.len()..(place + 1) * row.len()];
+    sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
 }

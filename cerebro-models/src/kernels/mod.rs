@@ -77,6 +77,7 @@ mod embedding;
 mod exponential;
 mod gelu;
 mod linear;
+mod lookup;
 mod mask;
 mod node;
 mod normalization;
@@ -98,6 +99,7 @@ pub(crate) use depthwise::{DEPTHWISE, DEPTHWISE_INPUT_GRADIENT, DEPTHWISE_WEIGHT
 pub(crate) use embedding::EMBEDDING_GRADIENT;
 pub(crate) use gelu::GELU;
 pub(crate) use linear::{LINEAR, LINEAR_INPUT_GRADIENT, LINEAR_WEIGHT_GRADIENT, PRODUCT};
+pub(crate) use lookup::{LOOKUPS, LOOKUPS_GRADIENT};
 pub(crate) use mask::RELU_GRADIENT;
 pub(crate) use normalization::{
     BATCH_NORM, BATCH_NORM_GRADIENT, LAYER_NORM_GRADIENT, RECTIFIED, SMOOTH,
@@ -131,6 +133,7 @@ pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     let domain = node::add::<linear::Linear>(domain)?;
     let domain = node::add::<linear::LinearInputGradient>(domain)?;
     let domain = node::add::<linear::LinearWeightGradient>(domain)?;
+    let domain = domain.add(lookup::Lookups)?.add(lookup::LookupsGradient)?;
     let domain = node::add::<mask::ReluGradient>(domain)?;
     let domain = node::add::<normalization::BatchNorm>(domain)?;
     let domain = node::add::<normalization::BatchNormGradient>(domain)?;

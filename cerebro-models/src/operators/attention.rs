@@ -13,7 +13,7 @@ pub(super) const OPERATORS: &[Operator] = &[
 
 /// The product of `shares` and `value` as attention in one node, if it may be one: the node reads
 /// queries, keys and values, so that the products and the softmax before it are not needed.
-pub(crate) fn attend(
+pub(super) fn attend(
     forward: &mut Forward<'_>,
     shares: Value,
     value: Value,

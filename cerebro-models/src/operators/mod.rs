@@ -19,6 +19,7 @@ mod einsum;
 mod fused;
 mod indexing;
 mod logic;
+mod lookup;
 mod loss;
 mod matrix;
 mod movement;
@@ -41,7 +42,6 @@ use std::sync::LazyLock;
 use crate::autodiff::Forward;
 use crate::graph::{Attributes, Builder, Call, Type, Value};
 
-pub(crate) use attention::attend;
 pub(crate) use fused::may_fuse_classes;
 pub use page::page;
 
@@ -179,6 +179,19 @@ impl Site<'_> {
     }
 }
 
+/// The node as one of Cerebro's own, which does the work of nodes before it too, if it may be one.
+pub(crate) fn in_one_node(
+    forward: &mut Forward<'_>,
+    op: &str,
+    node: &Node<'_>,
+) -> Option<Result<Vec<Value>, String>> {
+    match (op, node.inputs) {
+        ("MatMul", &[Some(shares), Some(value)]) => attention::attend(forward, shares, value),
+        ("Concat", parts) => lookup::look_up(forward, parts, node.attributes),
+        _ => None,
+    }
+}
+
 /// The gradient of the only input that has one: the first.
 pub(crate) fn only(gradient: Value) -> Gradients {
     Ok(vec![Some(gradient)])
@@ -242,6 +255,7 @@ const FAMILIES: &[&[Operator]] = &[
     fused::OPERATORS,
     indexing::OPERATORS,
     logic::OPERATORS,
+    lookup::OPERATORS,
     loss::OPERATORS,
     matrix::OPERATORS,
     movement::OPERATORS,

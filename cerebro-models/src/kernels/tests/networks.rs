@@ -2,6 +2,7 @@
 //! same bits with any number of threads.
 
 mod attention;
+mod lookups;
 mod sequences;
 
 use cerebro_core::data::{MemoryPartition, Tensor};
@@ -70,6 +71,27 @@ impl Small {
         self.graph.nodes.push(node);
         self.shape = shape.to_vec();
         self
+    }
+
+    /// A node that reads `inputs` and gives a new value.
+    fn of(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        attributes: &[(&str, Attribute)],
+        shape: &[usize],
+    ) -> String {
+        self.count += 1;
+        let name = self.value();
+        let node = Node::new(op, inputs.iter().copied(), [name.as_str()]);
+        let with = |node: Node, (name, value): &(&str, Attribute)| node.with(name, value.clone());
+        self.graph.nodes.push(attributes.iter().fold(node, with));
+        self.shape = shape.to_vec();
+        name
+    }
+
+    fn constant(&mut self, tensor: TensorData) -> String {
+        self.of("Constant", &[], &[("value", Attribute::Tensor(tensor))], &[])
     }
 
     /// A convolution with a bias, with `pads` before and after each axis.

@@ -39,27 +39,6 @@ struct Size {
 }
 
 impl Small {
-    /// A node that reads `inputs` and gives a new value.
-    fn of(
-        &mut self,
-        op: &str,
-        inputs: &[&str],
-        attributes: &[(&str, Attribute)],
-        shape: &[usize],
-    ) -> String {
-        self.count += 1;
-        let name = self.value();
-        let node = Node::new(op, inputs.iter().copied(), [name.as_str()]);
-        let with = |node: Node, (name, value): &(&str, Attribute)| node.with(name, value.clone());
-        self.graph.nodes.push(attributes.iter().fold(node, with));
-        self.shape = shape.to_vec();
-        name
-    }
-
-    fn constant(&mut self, tensor: TensorData) -> String {
-        self.of("Constant", &[], &[("value", Attribute::Tensor(tensor))], &[])
-    }
-
     fn reshaped(&mut self, x: &str, shape: &[usize]) -> String {
         let sizes: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
         let sizes = self.constant(TensorData::from_i64(&[sizes.len()], &sizes));
