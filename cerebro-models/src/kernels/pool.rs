@@ -4,6 +4,11 @@
 //! they are looked for again here.
 
 #![allow(clippy::needless_bitwise_bool, reason = "without branches it becomes vector code")]
+#![allow(
+    clippy::inline_always,
+    reason = "vector code comes of inlining into the function that enables the instructions"
+)]
+#![allow(clippy::needless_range_loop, reason = "loops over lanes index several arrays")]
 
 use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType::{self, Float32};
@@ -91,7 +96,15 @@ impl Kernel for MaxPoolGradient {
             };
             let (x, dy, y) = (&x[of(x, area)], &dy[of(dy, windows)], &y[of(y, windows)]);
             if self.halves(&sizes, &places) {
-                halved(dy, x, y, dx, sizes[2], places[2]);
+                let (width, places) = (sizes[2], places[2]);
+                fastest!(halved(
+                    dy: &[f32],
+                    x: &[f32],
+                    y: &[f32],
+                    dx: &mut [f32],
+                    width: usize,
+                    places: usize,
+                ));
             } else {
                 self.spread(dy, x, y, dx, &sizes, &places);
             }
@@ -158,26 +171,49 @@ impl MaxPoolGradient {
     }
 }
 
+/// Windows that are gone through at once, each of their elements as a vector.
+const LANES: usize = 16;
+
 /// Windows of 2 by 2 that tile an image of rows of `width`.
+#[inline(always)]
 fn halved(dy: &[f32], x: &[f32], y: &[f32], dx: &mut [f32], width: usize, places: usize) {
     let rows = x.chunks_exact(2 * width).zip(dx.chunks_exact_mut(2 * width));
     let windows = dy.chunks_exact(places).zip(y.chunks_exact(places));
     for ((x, dx), (dy, y)) in rows.zip(windows) {
         let ((above, below), (dx_above, dx_below)) = (x.split_at(width), dx.split_at_mut(width));
-        let inputs = above.as_chunks::<2>().0.iter().zip(below.as_chunks::<2>().0);
-        let outputs =
-            dx_above.as_chunks_mut::<2>().0.iter_mut().zip(dx_below.as_chunks_mut::<2>().0);
-        for (((above, below), (dx_above, dx_below)), (&dy, &y)) in
-            inputs.zip(outputs).zip(dy.iter().zip(y))
-        {
-            let largest = |value: f32| value >= y || value.is_nan();
-            let first = largest(above[0]);
-            let second = !first & largest(above[1]);
-            let third = !first & !second & largest(below[0]);
-            let fourth = !first & !second & !third;
-            let share = |chosen: bool| if chosen { dy } else { 0.0 };
-            *dx_above = [share(first), share(second)];
-            *dx_below = [share(third), share(fourth)];
+        let inputs = above.chunks(2 * LANES).zip(below.chunks(2 * LANES));
+        let outputs = dx_above.chunks_mut(2 * LANES).zip(dx_below.chunks_mut(2 * LANES));
+        let windows = dy.chunks(LANES).zip(y.chunks(LANES));
+        for (((above, below), (dx_above, dx_below)), (dy, y)) in inputs.zip(outputs).zip(windows) {
+            let count = y.len();
+            let (mut x, mut largest, mut bits) = ([[0.0; LANES]; 3], [0.0; LANES], [0; LANES]);
+            for at in 0..count {
+                x[0][at] = above[2 * at];
+                x[1][at] = above[2 * at + 1];
+                x[2][at] = below[2 * at];
+                largest[at] = y[at];
+                bits[at] = dy[at].to_bits();
+            }
+            let mut shares = [[0; LANES]; 4];
+            for at in 0..LANES {
+                // All bits or none. A maximum that is no number is found too.
+                let is_largest = |x: f32| {
+                    let found = (x >= largest[at]) | x.is_nan();
+                    u32::from(found).wrapping_neg()
+                };
+                let [first, second, third] = [x[0][at], x[1][at], x[2][at]].map(is_largest);
+                shares[0][at] = bits[at] & first;
+                shares[1][at] = bits[at] & second & !first;
+                shares[2][at] = bits[at] & third & !(first | second);
+                shares[3][at] = bits[at] & !(first | second | third);
+            }
+            let shares = shares.map(|shares| shares.map(f32::from_bits));
+            for at in 0..count {
+                dx_above[2 * at] = shares[0][at];
+                dx_above[2 * at + 1] = shares[1][at];
+                dx_below[2 * at] = shares[2][at];
+                dx_below[2 * at + 1] = shares[3][at];
+            }
         }
     }
 }

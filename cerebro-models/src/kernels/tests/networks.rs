@@ -408,6 +408,18 @@ fn rectifiers_before_a_pool_over_series_train_as_the_standard_operators_do() {
 }
 
 #[test]
+fn windows_that_tile_wide_images_train_as_the_standard_operators_do() {
+    // Whole vectors of windows and some more, behind a rectifier with many equal elements.
+    let network = || {
+        let small = Small::new(&[3, 2, 4, 38]).conv(4, &[3, 3], 1, [1, 1]).plain("Relu");
+        let attributes =
+            ["kernel_shape", "strides"].map(|name| (name, Attribute::Ints(vec![2; 2])));
+        small.node("MaxPool", &[], &attributes, &[3, 4, 2, 19]).conv(2, &[1, 1], 1, [0, 0])
+    };
+    agree("wide", &[MAX_POOL_GRADIENT], network);
+}
+
+#[test]
 fn max_pooling_trains_as_the_standard_operators_do() {
     let ints = |values: &[i64]| Attribute::Ints(values.to_vec());
     // Windows that tile, overlap, are padded, are dilated.
