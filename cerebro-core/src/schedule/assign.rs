@@ -8,6 +8,7 @@ use super::lookahead::Running;
 use super::policy::Policy;
 use super::report::Assignment;
 use super::scheduler::{Attempt, Scheduler};
+use super::underway::Underway;
 use crate::id::Unit;
 
 /// A unit that takes so many times as long as expected is late.
@@ -77,7 +78,8 @@ impl Scheduler {
         let (trial, partition, worker) =
             (choice.job as usize, choice.partition as usize, choice.worker as usize);
         self.guesses.started(trial, worker);
-        let attempt = Attempt { unit, trial, partition, started: self.now };
+        let underway = Underway::default();
+        let attempt = Attempt { unit, trial, partition, started: self.now, underway };
         self.workers[worker].running.push(attempt);
         self.running += 1;
         let maker = self.board.jobs[trial].location;
@@ -127,7 +129,8 @@ impl Scheduler {
     /// need a tenth more.
     pub(super) fn still_takes(&self, attempt: &Attempt, worker: usize) -> f64 {
         let elapsed = self.now.saturating_sub(attempt.started).as_secs_f64();
-        let expected = self.board.estimate(attempt.trial, attempt.partition, worker);
+        let estimate = || self.board.estimate(attempt.trial, attempt.partition, worker);
+        let expected = attempt.underway.takes.unwrap_or_else(estimate);
         if elapsed > expected * LATE { elapsed * 0.1 } else { (expected - elapsed).max(0.0) }
     }
 }

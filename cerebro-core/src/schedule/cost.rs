@@ -41,8 +41,9 @@ impl Mean {
         self.samples = self.samples.saturating_add(1);
     }
 
+    /// A value without samples is of units that run still.
     fn get(self) -> Option<f64> {
-        (self.samples > 0).then_some(self.value)
+        (self.samples > 0 || self.value > 0.0).then_some(self.value)
     }
 }
 
@@ -84,8 +85,8 @@ struct Measured {
 impl Measured {
     /// The rate, as far as it says something of a worker: what was measured there alone does not.
     fn as_seen_from(&self, worker: usize) -> Option<f64> {
-        let rate = self.rate.get().filter(|rate| *rate > 0.0);
-        rate.filter(|_| self.elsewhere || self.on != worker)
+        let rate = (self.rate.samples > 0).then_some(self.rate.value);
+        rate.filter(|rate| *rate > 0.0).filter(|_| self.elsewhere || self.on != worker)
     }
 
     fn add(&mut self, worker: usize, sample: f64) {
@@ -201,9 +202,10 @@ impl Costs {
         self.slowness[worker].mean.samples > MEASURED
     }
 
-    /// Whether a unit was measured on a worker, or units are not fitted together any more.
+    /// Whether a worker can be told from the trials that were there, or units are not fitted together any
+    /// more.
     pub(super) fn has_measured(&self, worker: usize) -> bool {
-        self.fit.as_ref().is_none_or(|fit| fit.slowness(worker).is_some())
+        self.fit.as_ref().is_none_or(|fit| fit.tells(worker))
     }
 
     /// Takes in that a unit took a multiple of what was expected of a worker, or more.
@@ -220,6 +222,7 @@ impl Costs {
         split: Split,
         rows: u64,
         cost: Duration,
+        sample: Option<usize>,
     ) -> Learned {
         let per_row = cost.as_secs_f64() / rows as f64;
         let before = self.trials[trial];
@@ -250,11 +253,28 @@ impl Costs {
                 }
             }
         }
-        if split == Split::Train && self.fit_in(trial, worker, per_row) {
+        if split == Split::Train && self.fit_in(trial, worker, per_row, sample).is_some() {
             Learned::OfAll
         } else {
             Learned::OfUnit
         }
+    }
+
+    /// Takes in that a running training unit will probably take so many seconds for a row. `sample` is
+    /// what this answered for the same unit before.
+    pub(super) fn learn_underway(
+        &mut self,
+        trial: usize,
+        worker: usize,
+        per_row: f64,
+        sample: Option<usize>,
+    ) -> Option<usize> {
+        self.fit_in(trial, worker, per_row, sample)
+    }
+
+    /// Whether units are fitted together still.
+    pub(super) fn fits(&self) -> bool {
+        self.fit.is_some()
     }
 
     /// Lets each trial and each worker learn from its own units alone from now on.
@@ -262,15 +282,21 @@ impl Costs {
         self.fit = None;
     }
 
-    /// Fits the unit in with all others, if that is done still.
-    fn fit_in(&mut self, trial: usize, worker: usize, per_row: f64) -> bool {
-        let Some(fit) = &mut self.fit else {
-            return false;
-        };
-        if !fit.add(trial, self.trials[trial].guess, worker, per_row) {
+    /// Fits a unit in with all others, in the place that it has already or a new one, if that is done
+    /// still. Answers with its place.
+    fn fit_in(
+        &mut self,
+        trial: usize,
+        worker: usize,
+        per_row: f64,
+        sample: Option<usize>,
+    ) -> Option<usize> {
+        let fit = self.fit.as_mut()?;
+        let guess = self.trials[trial].guess;
+        let Some(sample) = fit.take(sample, trial, guess, worker, per_row) else {
             self.fit = None;
-            return false;
-        }
+            return None;
+        };
         self.highest = 0.0;
         for (trial, cost) in self.trials.iter_mut().enumerate() {
             if let Some(rate) = fit.rate(trial) {
@@ -286,6 +312,6 @@ impl Costs {
         if let Some(scale) = fit.scale() {
             self.guess_scale.value = scale;
         }
-        true
+        Some(sample)
     }
 }

@@ -17,9 +17,13 @@ use super::job::NONE;
 /// Units that are kept, the first ones; what comes later is learned unit by unit.
 const MOST_UNITS: usize = 1024;
 
-/// How much a guess of a rate, and the assumption that a trial or a worker is like the others, weigh
-/// against one measured unit: units scatter by some per cent, trials and workers by some ten.
-const PRIOR: f64 = 0.01;
+/// How much the assumption that a trial or a worker is like the others weighs against one measured
+/// unit: units scatter by some per cent, trials and workers by some ten. Guesses of rates are better.
+const LIKENESS: f64 = 0.01;
+const GUESSED: f64 = 0.02;
+
+/// A slowness whose logarithm is nearer to 0 is the usual one.
+const USUAL: f64 = 0.01;
 
 /// Differences of logarithms that do not matter.
 const TOLERANCE: f64 = 1e-6;
@@ -46,6 +50,12 @@ struct Guess {
     above: f64,
 }
 
+impl Guess {
+    fn weight(&self) -> f64 {
+        if self.from == SCALE { GUESSED } else { LIKENESS }
+    }
+}
+
 /// The equations and their solution, in logarithms of seconds per row.
 #[derive(Clone, Debug)]
 pub(super) struct Fit {
@@ -70,16 +80,19 @@ impl Default for Fit {
 }
 
 impl Fit {
-    /// Takes in a unit. Whether it could be: there are not too many yet.
-    pub(super) fn add(
+    /// Takes in a unit, in the place of what was taken in of it before, if anything was. Answers with
+    /// its place, unless there are too many already.
+    pub(super) fn take(
         &mut self,
+        place: Option<usize>,
         trial: usize,
         guess: Option<f64>,
         worker: usize,
         per_row: f64,
-    ) -> bool {
-        if self.samples.len() >= MOST_UNITS || !per_row.is_normal() {
-            return false;
+    ) -> Option<usize> {
+        let place = place.unwrap_or(self.samples.len());
+        if place >= MOST_UNITS || !per_row.is_normal() {
+            return None;
         }
         let expected = self.rate(trial).zip(self.slowness(worker)).map(|(rate, slow)| rate * slow);
         // One unit that takes very long says little.
@@ -95,9 +108,13 @@ impl Fit {
                 None => Guess { rate, from: TYPICAL, above: 0.0 },
             });
         }
-        self.samples.push(Sample { rate, slowness, sum });
+        let sample = Sample { rate, slowness, sum };
+        match self.samples.get_mut(place) {
+            Some(before) => *before = sample,
+            None => self.samples.push(sample),
+        }
         self.solve();
-        true
+        Some(place)
     }
 
     /// The rate of a trial that was measured, in seconds per row on a worker of usual speed.
@@ -108,6 +125,16 @@ impl Fit {
     /// The slowness of a worker that was measured.
     pub(super) fn slowness(&self, worker: usize) -> Option<f64> {
         self.value(self.slowness.get(worker))
+    }
+
+    /// Whether a worker can be told from the trials that were there: there were two, or the one took
+    /// what it should on a worker of usual speed.
+    pub(super) fn tells(&self, worker: usize) -> bool {
+        let Some(&at) = self.slowness.get(worker).filter(|&&at| at != NONE) else {
+            return false;
+        };
+        let on_it = self.samples.iter().filter(|sample| sample.slowness == at);
+        on_it.count() > 1 || self.solution[at as usize].abs() < USUAL
     }
 
     /// What guesses are to be multiplied by, if any was measured.
@@ -163,10 +190,11 @@ impl Fit {
             product[slowness as usize] += sum;
         }
         for &slowness in self.slowness.iter().filter(|&&unknown| unknown != NONE) {
-            product[slowness as usize] += PRIOR * vector[slowness as usize];
+            product[slowness as usize] += LIKENESS * vector[slowness as usize];
         }
-        for &Guess { rate, from, .. } in &self.guesses {
-            let difference = PRIOR * (vector[rate as usize] - vector[from as usize]);
+        for guess in &self.guesses {
+            let &Guess { rate, from, .. } = guess;
+            let difference = guess.weight() * (vector[rate as usize] - vector[from as usize]);
             product[rate as usize] += difference;
             product[from as usize] -= difference;
         }
@@ -179,7 +207,7 @@ impl Fit {
             diagonal[slowness as usize] += 1.0;
         }
         for guess in &self.guesses {
-            diagonal[guess.from as usize] += PRIOR;
+            diagonal[guess.from as usize] += guess.weight();
         }
         // What no equation names is not asked for.
         diagonal.iter_mut().filter(|d| **d == 0.0).for_each(|d| *d = 1.0);
@@ -192,9 +220,9 @@ impl Fit {
             side[rate as usize] += sum;
             side[slowness as usize] += sum;
         }
-        for &Guess { rate, from, above } in &self.guesses {
-            side[rate as usize] += PRIOR * above;
-            side[from as usize] -= PRIOR * above;
+        for guess in &self.guesses {
+            side[guess.rate as usize] += guess.weight() * guess.above;
+            side[guess.from as usize] -= guess.weight() * guess.above;
         }
         side
     }
@@ -224,7 +252,7 @@ mod tests {
     fn three_units(guesses: [Option<f64>; 2]) -> Fit {
         let mut fit = Fit::default();
         for (trial, worker, took) in [(0, 0, 1.0), (1, 1, 6.0), (0, 1, 2.0)] {
-            assert!(fit.add(trial, guesses[trial], worker, took));
+            fit.take(None, trial, guesses[trial], worker, took).unwrap();
         }
         fit
     }
@@ -259,19 +287,20 @@ mod tests {
         let mut fit = three_units([None, None]);
         let before = fit.rate(0).unwrap();
         for worker in [0, 1, 0, 1] {
-            fit.add(0, None, worker, before * fit.slowness(worker).unwrap());
+            fit.take(None, 0, None, worker, before * fit.slowness(worker).unwrap());
         }
-        fit.add(0, None, 0, 1000.0);
+        fit.take(None, 0, None, 0, 1000.0);
         assert!(fit.rate(0).unwrap() < 1.5 * before);
     }
 
     #[test]
     fn only_the_first_units_are_taken() {
         let mut fit = Fit::default();
-        assert!(!fit.add(0, None, 0, 0.0));
+        assert_eq!(fit.take(None, 0, None, 0, 0.0), None);
         for _ in 0..MOST_UNITS {
-            assert!(fit.add(0, None, 0, 1.0));
+            assert!(fit.take(None, 0, None, 0, 1.0).is_some());
         }
-        assert!(!fit.add(0, None, 0, 1.0));
+        assert_eq!(fit.take(None, 0, None, 0, 1.0), None);
+        assert_eq!(fit.take(Some(7), 0, None, 0, 1.0), Some(7), "it is there already");
     }
 }

@@ -32,9 +32,14 @@ const LOOKS_PER_STEP: f64 = 64.0;
 /// per cent of one core.
 const STEPS_PER_SECOND: f64 = 20_000.0;
 
-/// Simulated units that one measured unit pays for at most, and the most that are saved up.
+/// Simulated units that one measured unit pays for at most; more where there are fewer units than `SHORT`
+/// in all, since a short run is played through in no time.
 const STEPS_PER_UNIT: f64 = 1000.0;
-const SAVED_STEPS: f64 = 50_000.0;
+const SHORT: f64 = 2000.0;
+const MOST_TIMES: f64 = 16.0;
+
+/// What so many units pay for is saved up at most.
+const SAVED_UNITS: f64 = 50.0;
 
 /// The first unit pays for as many as this, since the first choices bind the most.
 const ADVANCE: f64 = 25.0;
@@ -43,7 +48,7 @@ const ADVANCE: f64 = 25.0;
 const GOOD_ENOUGH: f64 = 1.001;
 
 /// Variations of the best plan that are tried for one choice.
-const VARIATIONS: usize = 100;
+const VARIATIONS: usize = 1000;
 
 /// A good plan is not questioned before this part of the units that were left has started.
 const TRUST: u64 = 16;
@@ -128,6 +133,8 @@ pub(super) struct Lookahead {
     plan: Plan,
     tried: u64,
     steps: f64,
+    /// Units that paid.
+    done: u64,
     /// The plan is good until fewer units than these are left.
     trusted_until: u64,
     unit_seconds: f64,
@@ -148,6 +155,7 @@ impl Default for Lookahead {
             plan: Plan::default(),
             tried: 0,
             steps: 0.0,
+            done: 0,
             trusted_until: u64::MAX,
             unit_seconds: 0.0,
             rotation: None,
@@ -161,13 +169,16 @@ impl Default for Lookahead {
 }
 
 impl Lookahead {
-    /// Takes in that a unit took this long, which pays for looks ahead.
-    pub(super) fn earn(&mut self, seconds: f64) {
-        let earned = (seconds * STEPS_PER_SECOND).min(STEPS_PER_UNIT);
+    /// Takes in that a unit took this long and how many have not begun, which pays for looks ahead.
+    pub(super) fn earn(&mut self, seconds: f64, left: u64) {
+        self.done += 1;
+        let units = (self.done + left) as f64;
+        let most = STEPS_PER_UNIT * (SHORT / units).clamp(1.0, MOST_TIMES);
+        let earned = (seconds * STEPS_PER_SECOND).min(most);
         let (weight, earned) =
             if self.unit_seconds == 0.0 { (1.0, earned * ADVANCE) } else { (0.05, earned) };
         self.unit_seconds += (seconds - self.unit_seconds) * weight;
-        self.steps = (self.steps + earned).min(SAVED_STEPS);
+        self.steps = (self.steps + earned).min(SAVED_UNITS * most);
     }
 
     /// Whether there is a choice to be made that the greedy one may not be the best for.
@@ -267,10 +278,11 @@ impl Lookahead {
 
     /// Takes in that speeds are known better.
     pub(super) fn speeds_changed(&mut self, board: &Board) {
+        self.trusted_until = u64::MAX;
         self.rotation.take_if(|rotation| rotation.keeps_waiting(board));
     }
 
-    /// Takes in that a unit was measured; `is_measured` says on which workers one was.
+    /// Takes in that a unit was measured; `is_measured` says which workers are known by now.
     pub(super) fn measured(&mut self, is_measured: impl Fn(usize) -> bool) {
         if self.rotation.as_ref().is_some_and(|rotation| rotation.workers().all(is_measured)) {
             self.rotation_is_trusted = false;

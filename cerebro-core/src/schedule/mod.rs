@@ -47,6 +47,7 @@ mod scheduler;
 mod spec;
 mod speculation;
 mod sums;
+mod underway;
 mod waiting;
 
 pub use bound::Bound;

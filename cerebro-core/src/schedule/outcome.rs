@@ -31,7 +31,7 @@ impl Scheduler {
     ) -> Result<Completion, ScheduleError> {
         let (worker, attempt) = self.end_attempt(unit, worker)?;
         let number = attempt.trial;
-        self.learn(number, worker, attempt.partition, cost);
+        self.learn(worker, &attempt, cost);
         if self.settle(unit, true) == Other::Done {
             return Ok(Completion::Superseded);
         }
@@ -110,14 +110,21 @@ impl Scheduler {
         self.give_up_unwanted_epoch(trial);
     }
 
-    fn learn(&mut self, trial: usize, worker: usize, partition: usize, cost: Duration) {
-        let spec = &self.partitions[partition];
-        self.lookahead.earn(cost.as_secs_f64());
+    fn learn(&mut self, worker: usize, attempt: &Attempt, cost: Duration) {
+        let (trial, spec) = (attempt.trial, &self.partitions[attempt.partition]);
+        self.lookahead.earn(cost.as_secs_f64(), self.board.units_left);
         self.units_since_change += 1;
-        if self.board_size() > FITTED_VISITS {
+        if !self.fits_units_together() {
             self.costs.end_fit();
         }
-        match self.costs.learn(trial, worker, spec.split, spec.rows, cost) {
+        let sample = attempt.underway.sample;
+        let learned = self.costs.learn(trial, worker, spec.split, spec.rows, cost, sample);
+        self.take_in(learned, trial, worker);
+    }
+
+    /// Brings the board up to what was learned of a unit.
+    pub(super) fn take_in(&mut self, learned: Learned, trial: usize, worker: usize) {
+        match learned {
             Learned::OfUnit => {
                 self.refresh_rate(trial);
                 self.refresh_slowness(worker..worker + 1);
@@ -139,6 +146,11 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// Whether units are fitted together, since they are few.
+    pub(super) fn fits_units_together(&self) -> bool {
+        self.costs.fits() && self.board_size() <= FITTED_VISITS
     }
 
     pub(super) fn refresh_slowness(&mut self, workers: Range<usize>) {

@@ -18,6 +18,7 @@ use super::report::Stall;
 use super::ring::Ring;
 use super::spec::{PartitionSpec, TrialSpec, WorkerSpec};
 use super::speculation::{Double, Other};
+use super::underway::Underway;
 use crate::id::{PartitionId, Split, TrialId, Unit, WorkerId};
 use crate::seed::{Seed, SeededRng};
 
@@ -73,6 +74,7 @@ pub(super) struct Attempt {
     pub(super) trial: usize,
     pub(super) partition: usize,
     pub(super) started: Duration,
+    pub(super) underway: Underway,
 }
 
 /// What is known of a trial beside its place on the board.

@@ -12,6 +12,10 @@ use crate::seed::SeededRng;
 /// Validation passes forward only: a third of the time of training.
 const VALIDATION_COST: f64 = 1.0 / 3.0;
 
+/// Workers say how far a unit is after a mini-batch, and at most so often, in nanoseconds.
+const REPORT_INTERVAL: f64 = 1e8;
+const BATCH_ROWS: u64 = 32;
+
 /// A unit's time in a slot.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Span {
@@ -93,11 +97,12 @@ impl Plan {
         scheduler.set_speculation(self.speculation);
         let mut run = Run::new(self);
         loop {
+            run.reports_count = scheduler.learns_from_progress();
             for assignment in scheduler.assign(Duration::from_nanos(run.now)) {
                 run.outcome.second_attempts += u64::from(assignment.speculative);
                 run.start(assignment.unit, assignment.worker, assignment.hop_from.is_some());
             }
-            let Some(now) = run.next_end() else {
+            let Some(now) = run.next_event() else {
                 break;
             };
             let overdue = scheduler.overdue_at().map(|at| at.as_nanos() as u64);
@@ -106,7 +111,14 @@ impl Plan {
                 continue;
             }
             run.now = now;
-            while let Some(attempt) = run.next_ending_now() {
+            while let Some(happening) = run.next_happening_now() {
+                let attempt = match happening {
+                    Happening::Ended(attempt) => attempt,
+                    Happening::Reported(unit, worker, rows) => {
+                        scheduler.progress(unit, worker, rows, Duration::from_nanos(now));
+                        continue;
+                    }
+                };
                 let cost = Duration::from_nanos(now - attempt.start);
                 match attempt.ending {
                     Ending::Completed => {
@@ -196,9 +208,27 @@ struct Attempt {
     unit: Unit,
     worker: WorkerId,
     start: u64,
-    /// Time on the partition, without the hop.
+    /// When its State was there, and the time on the partition since.
+    begun: u64,
     work: u64,
     ending: Ending,
+    /// Time between two reports, and the rows that are done in it.
+    report_every: u64,
+    report_rows: u64,
+    reports: u64,
+}
+
+/// What happens next.
+enum Happening {
+    Ended(Attempt),
+    Reported(Unit, WorkerId, u64),
+}
+
+/// What an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Report,
+    End,
 }
 
 impl Attempt {
@@ -212,8 +242,10 @@ struct Run<'a> {
     plan: &'a Plan,
     /// Nanoseconds since the start.
     now: u64,
-    /// When a running unit ends, and its place among those running.
-    events: BinaryHeap<Reverse<(u64, u32)>>,
+    /// When a running unit ends or reports how far it has come, and its place among those running.
+    events: BinaryHeap<Reverse<(u64, u32, Kind)>>,
+    /// Whether the scheduler heeds reports.
+    reports_count: bool,
     running: Vec<Attempt>,
     vacant: Vec<u32>,
     rng: SeededRng,
@@ -246,6 +278,7 @@ impl<'a> Run<'a> {
             plan,
             now: 0,
             events: BinaryHeap::new(),
+            reports_count: false,
             running: Vec::new(),
             vacant: Vec::new(),
             rng: plan.seed.derive("simulation", &[]).rng(),
@@ -275,6 +308,7 @@ impl<'a> Run<'a> {
             seconds *= STRAGGLING;
         }
         let failed = self.plan.failure_rate > 0.0 && self.rng.unit() < self.plan.failure_rate;
+        let full_seconds = seconds;
         if failed {
             seconds *= self.rng.unit();
         }
@@ -286,7 +320,19 @@ impl<'a> Run<'a> {
             hop = self.plan.bandwidth.map_or(0, |b| (trial.state_bytes as f64 / b * 1e9) as u64);
         }
         let ending = if failed { Ending::Failed } else { Ending::Completed };
-        let attempt = Attempt { unit, worker, start: self.now, work, ending };
+        let batch = full_seconds * 1e9 * BATCH_ROWS as f64 / rows;
+        let batches = (REPORT_INTERVAL / batch).ceil().max(1.0);
+        let attempt = Attempt {
+            unit,
+            worker,
+            start: self.now,
+            begun: self.now + hop,
+            work,
+            ending,
+            report_every: (batch * batches) as u64,
+            report_rows: BATCH_ROWS * batches as u64,
+            reports: 0,
+        };
         let place = if let Some(place) = self.vacant.pop() {
             self.running[place as usize] = attempt;
             place
@@ -294,24 +340,37 @@ impl<'a> Run<'a> {
             self.running.push(attempt);
             self.running.len() as u32 - 1
         };
-        self.events.push(Reverse((self.now + (hop + work).max(1), place)));
+        let begun = attempt.begun;
+        self.events.push(Reverse((begun + work.max(1), place, Kind::End)));
+        self.report_later(place, begun);
     }
 
-    /// When the next unit ends. Of those that were superseded, nobody waits for the end.
-    fn next_end(&mut self) -> Option<u64> {
-        while let Some(&Reverse((end, place))) = self.events.peek() {
+    /// Has a unit report, unless it ends before.
+    fn report_later(&mut self, place: u32, now: u64) {
+        let attempt = &self.running[place as usize];
+        let at = now + attempt.report_every;
+        if self.reports_count && at < attempt.begun + attempt.work {
+            self.events.push(Reverse((at, place, Kind::Report)));
+        }
+    }
+
+    /// When the next unit ends or reports. Nobody waits for those that were superseded.
+    fn next_event(&mut self) -> Option<u64> {
+        while let Some(&Reverse((at, place, kind))) = self.events.peek() {
             if self.running[place as usize].ending != Ending::Superseded {
-                return Some(end);
+                return Some(at);
             }
             self.events.pop();
-            self.vacant.push(place);
+            if kind == Kind::End {
+                self.vacant.push(place);
+            }
         }
         None
     }
 
     /// Ends another attempt at a unit that is done, if there is one.
     fn supersede(&mut self, unit: Unit) -> Option<Attempt> {
-        let waits = |at: &&Reverse<(u64, u32)>| {
+        let waits = |at: &&Reverse<(u64, u32, Kind)>| {
             let attempt = &self.running[at.0.1 as usize];
             attempt.unit == unit && attempt.ending != Ending::Superseded
         };
@@ -320,13 +379,21 @@ impl<'a> Run<'a> {
         Some(self.running[place])
     }
 
-    fn next_ending_now(&mut self) -> Option<Attempt> {
-        if self.next_end()? > self.now {
+    fn next_happening_now(&mut self) -> Option<Happening> {
+        if self.next_event()? > self.now {
             return None;
         }
-        let Reverse((_, place)) = self.events.pop()?;
-        self.vacant.push(place);
-        Some(self.running[place as usize])
+        let Reverse((_, place, kind)) = self.events.pop()?;
+        let attempt = &mut self.running[place as usize];
+        if kind == Kind::End {
+            self.vacant.push(place);
+            return Some(Happening::Ended(*attempt));
+        }
+        attempt.reports += 1;
+        let Attempt { unit, worker, .. } = *attempt;
+        let rows = attempt.reports * attempt.report_rows;
+        self.report_later(place, self.now);
+        Some(Happening::Reported(unit, worker, rows))
     }
 
     fn account(&mut self, attempt: &Attempt) {

@@ -118,6 +118,7 @@ impl Driver {
                 self.tell(Event::UnitRepeated { unit, worker });
             }
             WorkerEvent::Progress { worker, unit, rows } => {
+                self.scheduler.progress(unit, worker, rows, self.begun.elapsed());
                 self.tell(Event::UnitProgress { unit, worker, rows });
             }
             WorkerEvent::Trouble { worker, what } => self.trouble(&format!("{worker}: {what}")),

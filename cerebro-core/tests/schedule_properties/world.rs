@@ -1,94 +1,15 @@
-//! Random histories against the scheduler: trials, partitions, replica maps, speeds, failures,
-//! losses, joins, pauses and stops. An independent record of what was started and reported checks
-//! the invariants at every step.
+//! An independent record of what was started and reported, which checks the invariants at every step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cerebro_core::schedule::{
-    Assignment, Completion, Failure, Next, PartitionSpec, Policy, Scheduler, TrialProgress,
-    TrialSpec, VisitOrders, WorkerSpec,
+    Assignment, Completion, Failure, Next, PartitionSpec, Scheduler, TrialSpec, VisitOrders,
+    WorkerSpec,
 };
 use cerebro_core::{PartitionId, Seed, Split, TrialId, Unit, WorkerId};
-use proptest::prelude::*;
-use proptest::test_runner::RngAlgorithm;
 
-/// What happens next. Numbers are taken modulo what there is, times are powers of 2 in microseconds.
-#[derive(Clone, Debug)]
-enum Act {
-    Complete { running: usize, took: u32 },
-    Fail { running: usize },
-    Lose { worker: usize },
-    Join { slots: usize, held: u64 },
-    Drain { worker: usize },
-    Regrow { worker: usize, slots: usize, held: u64 },
-    Add { epochs: u32, guess: Option<u16> },
-    Pause { trial: usize },
-    Resume { trial: usize },
-    Stop { trial: usize },
-    SetEpochs { trial: usize, epochs: u32 },
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    let index = 0_usize..64;
-    prop_oneof![
-        20 => (index.clone(), 0_u32..16).prop_map(|(running, took)| Act::Complete { running, took }),
-        3 => index.clone().prop_map(|running| Act::Fail { running }),
-        1 => index.clone().prop_map(|worker| Act::Lose { worker }),
-        1 => (0_usize..3, any::<u64>()).prop_map(|(slots, held)| Act::Join { slots, held }),
-        1 => index.clone().prop_map(|worker| Act::Drain { worker }),
-        1 => (index.clone(), 0_usize..3, any::<u64>())
-            .prop_map(|(worker, slots, held)| Act::Regrow { worker, slots, held }),
-        1 => (0_u32..3, any::<Option<u16>>()).prop_map(|(epochs, guess)| Act::Add { epochs, guess }),
-        1 => index.clone().prop_map(|trial| Act::Pause { trial }),
-        1 => index.clone().prop_map(|trial| Act::Resume { trial }),
-        1 => index.clone().prop_map(|trial| Act::Stop { trial }),
-        1 => (index, 0_u32..4).prop_map(|(trial, epochs)| Act::SetEpochs { trial, epochs }),
-    ]
-}
-
-#[derive(Clone, Debug)]
-struct Setting {
-    policy: Policy,
-    speculation: Option<f64>,
-    seed: u64,
-    training: u32,
-    validation: u32,
-    workers: Vec<(usize, u64)>,
-    trials: Vec<(u32, Option<u16>)>,
-    acts: Vec<Act>,
-}
-
-fn setting() -> impl Strategy<Value = Setting> {
-    let policy = prop_oneof![
-        2 => Just(Policy::LongestRemainingFirst),
-        1 => Just(Policy::Random),
-        1 => Just(Policy::Seeded),
-    ];
-    let worker = (1_usize..3, any::<u64>());
-    let trial = (0_u32..3, any::<Option<u16>>());
-    (
-        (policy, prop::option::of(1.0..3.0)),
-        any::<u64>(),
-        1_u32..6,
-        0_u32..3,
-        prop::collection::vec(worker, 1..5),
-        prop::collection::vec(trial, 1..6),
-        prop::collection::vec(act(), 0..60),
-    )
-        .prop_map(
-            |((policy, speculation), seed, training, validation, workers, trials, acts)| Setting {
-                policy,
-                speculation,
-                seed,
-                training,
-                validation,
-                workers,
-                trials,
-                acts,
-            },
-        )
-}
+use crate::acts::{Act, Setting};
 
 #[derive(Clone, Debug)]
 struct WorkerRecord {
@@ -98,34 +19,34 @@ struct WorkerRecord {
 }
 
 #[derive(Clone, Debug, Default)]
-struct TrialRecord {
-    epochs: u32,
-    paused: bool,
-    stopped: bool,
+pub(crate) struct TrialRecord {
+    pub(crate) epochs: u32,
+    pub(crate) paused: bool,
+    pub(crate) stopped: bool,
     /// The training partitions done, epoch by epoch.
-    trained: Vec<Vec<PartitionId>>,
+    pub(crate) trained: Vec<Vec<PartitionId>>,
     /// The validation partitions done, epoch by epoch.
-    validated: Vec<BTreeSet<PartitionId>>,
-    failures: BTreeMap<Unit, BTreeSet<WorkerId>>,
+    pub(crate) validated: Vec<BTreeSet<PartitionId>>,
+    pub(crate) failures: BTreeMap<Unit, BTreeSet<WorkerId>>,
 }
 
 /// The independent record.
-struct World {
-    scheduler: Scheduler,
+pub(crate) struct World {
+    pub(crate) scheduler: Scheduler,
     partitions: Vec<PartitionSpec>,
     /// How many of them are trained on.
     training: usize,
     workers: BTreeMap<WorkerId, WorkerRecord>,
     gone: Vec<WorkerId>,
-    trials: BTreeMap<TrialId, TrialRecord>,
-    running: Vec<Assignment>,
+    pub(crate) trials: BTreeMap<TrialId, TrialRecord>,
+    pub(crate) running: Vec<Assignment>,
     /// Attempts at units that another one was faster at.
     superseded: BTreeSet<(Unit, WorkerId)>,
     now: Duration,
 }
 
 impl World {
-    fn new(setting: &Setting) -> Self {
+    pub(crate) fn new(setting: &Setting) -> Self {
         let partition = |id, split| PartitionSpec {
             id: PartitionId(id),
             split,
@@ -190,7 +111,7 @@ impl World {
         self.partitions.len() - self.training
     }
 
-    fn epochs_done(&self, trial: &TrialRecord) -> u32 {
+    pub(crate) fn epochs_done(&self, trial: &TrialRecord) -> u32 {
         let (training, validation) = (self.training_partitions(), self.validation_partitions());
         let validated = |epoch| trial.validated.get(epoch).map_or(0, BTreeSet::len);
         let full = |&(epoch, order): &(usize, &Vec<_>)| {
@@ -200,7 +121,7 @@ impl World {
     }
 
     /// Starts what is to start and checks that it may.
-    fn assign(&mut self) {
+    pub(crate) fn assign(&mut self) {
         self.now += Duration::from_millis(10);
         for start in self.scheduler.assign(self.now) {
             let Assignment { unit, worker, .. } = start;
@@ -324,7 +245,7 @@ impl World {
         assert_eq!(named, expected, "the partitions without a holder");
     }
 
-    fn complete(&mut self, at: usize, took: Duration) {
+    pub(crate) fn complete(&mut self, at: usize, took: Duration) {
         let Assignment { unit, worker, .. } = self.running.swap_remove(at);
         let completion = self.scheduler.completed(unit, worker, took).unwrap();
         if self.superseded.remove(&(unit, worker)) {
@@ -399,12 +320,13 @@ impl World {
         assert_eq!(open, expected);
         for late in lost {
             // Atomicity: a report from the lost worker changes nothing.
+            self.scheduler.progress(late.unit, worker, 50, self.now);
             assert!(self.scheduler.completed(late.unit, worker, Duration::from_secs(1)).is_err());
             assert!(self.scheduler.failed(late.unit, worker).is_err());
         }
     }
 
-    fn act(&mut self, act: &Act) {
+    pub(crate) fn act(&mut self, act: &Act) {
         let worker = |world: &Self, at: usize| {
             world.workers.keys().nth(at % world.workers.len().max(1)).copied()
         };
@@ -415,7 +337,12 @@ impl World {
                 self.complete(running % count, Duration::from_micros(1 << took));
             }
             Act::Fail { running } if count > 0 => self.fail(running % count),
-            Act::Complete { .. } | Act::Fail { .. } => {}
+            Act::Report { running, rows } if count > 0 => {
+                let Assignment { unit, worker, .. } = self.running[running % count];
+                self.now += Duration::from_millis(10);
+                self.scheduler.progress(unit, worker, rows, self.now);
+            }
+            Act::Complete { .. } | Act::Fail { .. } | Act::Report { .. } => {}
             Act::Lose { worker: at } => {
                 if let Some(id) = worker(self, at) {
                     self.lose(id);
@@ -467,7 +394,7 @@ impl World {
     }
 
     /// Gives every partition a holder and every trial leave to go on, and runs to the end.
-    fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.join(1, u64::MAX);
         let trials: Vec<TrialId> = self.trials.keys().copied().collect();
         for id in trials {
@@ -498,112 +425,8 @@ impl World {
         }
     }
 
-    fn orders(&self) -> VisitOrders {
+    pub(crate) fn orders(&self) -> VisitOrders {
         let order = |id: &TrialId| (*id, self.scheduler.visit_order(*id).unwrap());
         VisitOrders(self.trials.keys().map(order).collect())
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 10_000,
-        // Without optimisation the default generator takes a fifth of the time.
-        rng_algorithm: RngAlgorithm::XorShift,
-        failure_persistence: None,
-        max_shrink_iters: 2_000,
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn every_history_keeps_the_invariants_and_ends(setting in setting()) {
-        let mut world = World::new(&setting);
-        world.assign();
-        for act in &setting.acts {
-            world.act(act);
-        }
-        world.finish();
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 500,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn a_replay_repeats_the_visit_orders_on_another_cluster(setting in setting()) {
-        let still = |act: &&Act| matches!(act, Act::Complete { .. } | Act::Fail { .. } | Act::Lose { .. });
-        let acts: Vec<Act> = setting.acts.iter().filter(still).cloned().collect();
-        let mut first = World::new(&setting);
-        first.assign();
-        for act in &acts {
-            first.act(act);
-        }
-        first.finish();
-
-        let policy = Policy::Replay(first.orders());
-        let workers = vec![(2, u64::MAX), (1, u64::MAX)];
-        let mut second = World::new(&Setting { policy, workers, ..setting });
-        second.assign();
-        acts.iter().rev().for_each(|act| second.act(act));
-        second.finish();
-        prop_assert_eq!(first.orders(), second.orders());
-    }
-
-    #[test]
-    fn seeded_orders_depend_on_neither_the_cluster_nor_the_other_trials(setting in setting()) {
-        let setting = Setting { policy: Policy::Seeded, ..setting };
-        let still = |act: &&Act| matches!(act, Act::Complete { .. } | Act::Fail { .. } | Act::Lose { .. });
-        let acts: Vec<Act> = setting.acts.iter().filter(still).cloned().collect();
-        let mut all = World::new(&setting);
-        all.assign();
-        for act in &acts {
-            all.act(act);
-        }
-        all.finish();
-
-        let workers = vec![(1, u64::MAX)];
-        let mut alone = World::new(&Setting { workers, trials: setting.trials[..1].to_vec(), ..setting });
-        alone.assign();
-        alone.finish();
-        prop_assert_eq!(&all.orders().0[&TrialId(0)], &alone.orders().0[&TrialId(0)]);
-    }
-
-    #[test]
-    fn a_resumed_trial_goes_on_where_it_was(setting in setting(), units in 0_usize..30) {
-        let workers = vec![(1, u64::MAX)];
-        let setting = Setting { workers, policy: Policy::Seeded, ..setting };
-        let mut whole = World::new(&setting);
-        whole.assign();
-        whole.finish();
-
-        let mut first = World::new(&setting);
-        first.assign();
-        for _ in 0..units {
-            if !first.running.is_empty() {
-                first.complete(0, Duration::from_micros(500));
-                first.assign();
-            }
-        }
-        let mut second = World::new(&Setting { trials: Vec::new(), ..setting });
-        for (&id, trial) in &first.trials {
-            let done = first.epochs_done(trial) as usize;
-            let completed = TrialProgress {
-                epochs: trial.trained[..done].to_vec(),
-                trained: trial.trained.get(done).cloned().unwrap_or_default(),
-                validated: trial.validated.get(done).into_iter().flatten().copied().collect(),
-            };
-            let spec = TrialSpec {
-                completed: Some(completed),
-                ..TrialSpec::new(id, trial.epochs)
-            };
-            second.scheduler.add_trial(&spec).unwrap();
-            second.trials.insert(id, TrialRecord { failures: BTreeMap::new(), ..trial.clone() });
-        }
-        second.assign();
-        second.finish();
-        prop_assert_eq!(whole.orders(), second.orders());
     }
 }
