@@ -46,8 +46,10 @@ Simulates a model selection job by Model Hopper Parallelism.
   --bandwidth-gbps X         network of each worker in Gbit/s; 0: hops take no time [10]
   --seeds N                  simulations, each with trials of its own [20]
   --gantt FILE               writes the first simulation's schedule as an SVG
-  --grid                     simulates jobs of many sizes; of the options only --seeds, --json and
+  --grid                     simulates jobs of many sizes; of the options only --seeds, --json, --part and
                              --instances count
+  --part TEXT                with --grid: only the jobs whose name has TEXT in it; names are like
+                             \"uneven 5 1.0 256 x 16\": cluster, epochs, sigma, trials x workers
   --instances FILE           with --grid: writes the jobs that the default misses the aim on, as JSON, for
                              benches/schedule_optimum.py
   --json                     prints JSON
@@ -60,6 +62,7 @@ struct Options {
     batches_per_epoch: u64,
     gantt: Option<String>,
     instances: Option<String>,
+    part: String,
     subject: Subject,
     output: Output,
 }
@@ -83,8 +86,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     if options.subject == Subject::Grid {
         let cells = match options.output {
-            Output::Text => grid::print_text(options.seeds)?,
-            Output::Json => grid::print_json(options.seeds)?,
+            Output::Text => grid::print_text(options.seeds, &options.part)?,
+            Output::Json => grid::print_json(options.seeds, &options.part)?,
         };
         if let Some(path) = &options.instances {
             let instances = grid::instances(&cells, options.seeds)?.to_string();
@@ -126,6 +129,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Box
         batches_per_epoch: 100_000,
         gantt: None,
         instances: None,
+        part: String::new(),
         subject: Subject::Job,
         output: Output::Text,
     };
@@ -179,6 +183,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, Box
             "--seeds" => options.seeds = number::<u64>(&flag, &value)?.max(1),
             "--gantt" => options.gantt = Some(value),
             "--instances" => options.instances = Some(value),
+            "--part" => options.part = value,
             "--policy" => {
                 uniform.policy = match value.as_str() {
                     "longest-remaining" => Policy::LongestRemainingFirst,
