@@ -20,7 +20,7 @@ use crate::protocol::cluster_server::ClusterServer;
 use crate::relay::take_over;
 use crate::security::Security;
 use crate::session::Sessions;
-use crate::transport::{Connection, accept};
+use crate::transport::{Connection, Listeners, accept};
 
 /// Frames of this size carry a registration with many States in one piece.
 const FRAME: u32 = 1 << 20;
@@ -49,6 +49,7 @@ impl Default for TcpBackendBuilder {
                 most_workers: 4096,
                 most_state_bytes: 64 << 30,
                 security: Security::Loopback,
+                lending: true,
                 authorised: None,
             },
         }
@@ -108,6 +109,13 @@ impl TcpBackendBuilder {
     /// Who may connect, and who listens in. The default is plain text on loopback only.
     pub fn security(mut self, security: Security) -> Self {
         self.terms.security = security;
+        self
+    }
+
+    /// Whether workers of this machine and this user may read what the driver holds where it lies in
+    /// its memory, on Linux. The default is yes; otherwise it is sent to them, as to all others.
+    pub fn lending(mut self, lending: bool) -> Self {
+        self.terms.lending = lending;
         self
     }
 
@@ -175,7 +183,8 @@ impl TcpBackendBuilder {
         let (bulk, fetches) = mpsc::channel(64);
         // One for its session and some for its fetches.
         let bound = self.terms.most_workers.saturating_mul(4);
-        runtime.spawn(accept(listener, self.terms.security.clone(), bound, calls, bulk));
+        let listeners = Listeners::new(listener, self.terms.lending)?;
+        runtime.spawn(accept(listeners, self.terms.security.clone(), bound, calls, bulk));
         runtime.spawn(bulk::serve(fetches, Arc::clone(cluster) as _));
         let service = ClusterServer::new(Sessions(Arc::clone(cluster)));
         let incoming = stream::poll_fn(move |context| incoming.poll_recv(context));

@@ -22,6 +22,7 @@ mod cluster;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod here;
 mod ledger;
 mod placement;
 mod relay;

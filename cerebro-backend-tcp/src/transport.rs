@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::transport::server::Connected;
 
+use crate::here::{self, Process};
 use crate::security::{BULK, CALLS, Identity, Security, explain, server_name};
 
 /// How long the other end may take to connect and to show who it is.
@@ -22,7 +23,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How often it is said that connections are refused because there are too many.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection, and who is at its other end.
@@ -39,12 +40,17 @@ pub(crate) struct Connection {
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     address: SocketAddr,
+    /// Known where the connection does not leave this machine.
+    pub(crate) process: Option<Process>,
     pub(crate) identity: Identity,
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.address, self.identity)
+        match self.process {
+            Some(process) => write!(f, "{process} ({})", self.identity),
+            None => write!(f, "{} ({})", self.address, self.identity),
+        }
     }
 }
 
@@ -56,6 +62,36 @@ pub(crate) enum Purpose {
 }
 
 impl Connection {
+    fn network(socket: TcpStream, address: SocketAddr) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        let local = socket.local_addr()?;
+        let peer = Peer { address, process: None, identity: Identity::Unknown };
+        Ok(Self { stream: Box::new(socket), peer, local, permit: None })
+    }
+
+    /// A connection within this machine, to or from whoever listens on `address`.
+    fn here(stream: Box<dyn Stream>, process: Process, address: SocketAddr) -> Self {
+        let peer = Peer { address, process: Some(process), identity: Identity::Unknown };
+        Self { stream, peer, local: address, permit: None }
+    }
+
+    /// Shows who this is to the other end, and has it show that it is `name`.
+    async fn introduce(
+        mut self,
+        name: &'static str,
+        purpose: Purpose,
+        security: &Security,
+    ) -> io::Result<Self> {
+        let Security::MutualTls(certificates) = security else { return Ok(self) };
+        let mut config = (*certificates.client).clone();
+        config.alpn_protocols = vec![protocol(purpose).to_vec()];
+        let connector = TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(server_name(name), self.stream).await?;
+        self.peer.identity = Identity::of(stream.get_ref().1.peer_certificates());
+        self.stream = Box::new(stream);
+        Ok(self)
+    }
+
     pub(crate) fn peer(&self) -> &Peer {
         &self.peer
     }
@@ -75,19 +111,7 @@ pub(crate) async fn dial(
 ) -> io::Result<Connection> {
     let connecting = async {
         let (socket, address) = connect(address, security).await?;
-        socket.set_nodelay(true)?;
-        let local = socket.local_addr()?;
-        let Security::MutualTls(certificates) = security else {
-            let peer = Peer { address, identity: Identity::Unknown };
-            return Ok(Connection { stream: Box::new(socket), peer, local, permit: None });
-        };
-        let mut config = (*certificates.client).clone();
-        config.alpn_protocols = vec![protocol(purpose).to_vec()];
-        let connector = TlsConnector::from(Arc::new(config));
-        let stream = connector.connect(server_name(name), socket).await?;
-        let identity = Identity::of(stream.get_ref().1.peer_certificates());
-        let peer = Peer { address, identity };
-        Ok(Connection { stream: Box::new(stream), peer, local, permit: None })
+        Connection::network(socket, address)?.introduce(name, purpose, security).await
     };
     let connected = timeout(HANDSHAKE, connecting).await.unwrap_or_else(|_| {
         Err(io::Error::new(
@@ -102,6 +126,26 @@ pub(crate) async fn dial(
         ),
         None => io::Error::new(error.kind(), format!("connecting to {address}: {error}")),
     })
+}
+
+/// Connects to the process of this machine that listens on `address` for States, if there is one.
+pub(crate) async fn dial_here(
+    address: &str,
+    name: &'static str,
+    security: &Security,
+) -> Option<Connection> {
+    for address in lookup_host(address).await.ok()? {
+        let Some((socket, process)) = here::connect(address).await else { continue };
+        let connection = Connection::here(socket, process, address);
+        let introduced = connection.introduce(name, Purpose::Bulk, security);
+        match timeout(HANDSHAKE, introduced).await {
+            Ok(Ok(connection)) => return Some(connection),
+            // It will be seen again, and said, by whoever dials the address.
+            Ok(Err(error)) => tracing::debug!(%address, %error, "not reached by a local socket"),
+            Err(_) => tracing::debug!(%address, "no answer by a local socket"),
+        }
+    }
+    None
 }
 
 async fn connect(address: &str, security: &Security) -> io::Result<(TcpStream, SocketAddr)> {
@@ -130,7 +174,7 @@ fn protocol(purpose: Purpose) -> &'static [u8] {
 ///
 /// More than that are closed at once: a flood costs neither memory nor handshakes.
 pub(crate) async fn accept(
-    listener: TcpListener,
+    listeners: Listeners,
     security: Security,
     bound: usize,
     calls: mpsc::Sender<io::Result<Connection>>,
@@ -139,7 +183,7 @@ pub(crate) async fn accept(
     let permits = Arc::new(Semaphore::new(bound));
     let mut turned_away = TurnedAway::default();
     loop {
-        let (socket, address) = match listener.accept().await {
+        let socket = match listeners.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: wait for some to be closed.
@@ -148,6 +192,7 @@ pub(crate) async fn accept(
                 continue;
             }
         };
+        let address = socket.address();
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             if let Some(count) = turned_away.another(Instant::now()) {
                 tracing::warn!(%address, bound, count, "too many connections are refused");
@@ -156,7 +201,7 @@ pub(crate) async fn accept(
         };
         let (security, calls, bulk) = (security.clone(), calls.clone(), bulk.clone());
         tokio::spawn(async move {
-            match timeout(HANDSHAKE, greet(socket, address, &security, permit)).await {
+            match timeout(HANDSHAKE, greet(socket, &security, permit)).await {
                 // A receiver that is gone means that this process is about to end.
                 Ok(Ok((Purpose::Calls, connection))) => drop(calls.send(Ok(connection)).await),
                 Ok(Ok((Purpose::Bulk, connection))) => drop(bulk.send(connection).await),
@@ -167,6 +212,58 @@ pub(crate) async fn accept(
                 Err(_) => tracing::warn!(%address, "a connection said nothing and was closed"),
             }
         });
+    }
+}
+
+/// Where a process can be reached: by everybody, and by those of its machine beside that.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    network: TcpListener,
+    here: Option<(here::Listener, SocketAddr)>,
+}
+
+/// What was accepted.
+enum Socket {
+    Network(TcpStream, SocketAddr),
+    Here(Box<dyn Stream>, Process, SocketAddr),
+}
+
+impl Listeners {
+    /// Takes connections from `network`; and those of this machine's processes, which ask for
+    /// States, if this process is to lend them its memory.
+    pub(crate) fn new(network: TcpListener, lending: bool) -> io::Result<Self> {
+        let address = network.local_addr()?;
+        let here = lending.then(|| here::Listener::bind(address));
+        let here = here.and_then(|bound| {
+            let failed = |error: &io::Error| {
+                tracing::debug!(%error, "States are not lent to processes of this machine");
+            };
+            bound.inspect_err(failed).ok()
+        });
+        Ok(Self { network, here: here.map(|listener| (listener, address)) })
+    }
+
+    async fn accept(&self) -> io::Result<Socket> {
+        let network = async {
+            let (socket, address) = self.network.accept().await?;
+            Ok(Socket::Network(socket, address))
+        };
+        let Some((listener, address)) = &self.here else { return network.await };
+        tokio::select! {
+            accepted = network => accepted,
+            accepted = listener.accept() => {
+                let (socket, process) = accepted?;
+                Ok(Socket::Here(socket, process, *address))
+            }
+        }
+    }
+}
+
+impl Socket {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Socket::Network(_, address) | Socket::Here(.., address) => *address,
+        }
     }
 }
 
@@ -189,34 +286,42 @@ impl TurnedAway {
     }
 }
 
+/// Has the other end of `socket` show who it is, and finds out what it wants.
 async fn greet(
-    socket: TcpStream,
-    address: SocketAddr,
+    socket: Socket,
     security: &Security,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<(Purpose, Connection)> {
-    socket.set_nodelay(true)?;
-    let local = socket.local_addr()?;
-    let permit = Some(permit);
-    let Security::MutualTls(certificates) = security else {
-        // A gRPC client begins with "PRI * HTTP/2.0"; a bulk frame with the highest byte of its
-        // length, which is 0.
-        let mut first = [0];
-        if socket.peek(&mut first).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    let secure = matches!(security, Security::MutualTls(_));
+    let (mut connection, purpose) = match socket {
+        Socket::Network(socket, address) => {
+            // In TLS it is said in the handshake.
+            let purpose = if secure { Purpose::Bulk } else { purpose(&socket).await? };
+            (Connection::network(socket, address)?, purpose)
         }
-        let purpose = if first[0] == b'P' { Purpose::Calls } else { Purpose::Bulk };
-        let peer = Peer { address, identity: Identity::Unknown };
-        return Ok((purpose, Connection { stream: Box::new(socket), peer, local, permit }));
+        Socket::Here(stream, process, address) => {
+            (Connection::here(stream, process, address), Purpose::Bulk)
+        }
     };
+    connection.permit = Some(permit);
+    let Security::MutualTls(certificates) = security else { return Ok((purpose, connection)) };
     let acceptor = TlsAcceptor::from(Arc::clone(&certificates.server));
-    let stream = acceptor.accept(socket).await?;
+    let stream = acceptor.accept(connection.stream).await?;
     let session = stream.get_ref().1;
-    let purpose =
-        if session.alpn_protocol() == Some(CALLS) { Purpose::Calls } else { Purpose::Bulk };
-    let identity = Identity::of(session.peer_certificates());
-    let peer = Peer { address, identity };
-    Ok((purpose, Connection { stream: Box::new(stream), peer, local, permit }))
+    let calls = session.alpn_protocol() == Some(CALLS);
+    connection.peer.identity = Identity::of(session.peer_certificates());
+    connection.stream = Box::new(stream);
+    Ok((if calls { Purpose::Calls } else { Purpose::Bulk }, connection))
+}
+
+/// What a connection in plain text is for: a gRPC client begins with "PRI * HTTP/2.0"; a bulk frame
+/// with the highest byte of its length, which is 0.
+async fn purpose(socket: &TcpStream) -> io::Result<Purpose> {
+    let mut first = [0];
+    if socket.peek(&mut first).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(if first[0] == b'P' { Purpose::Calls } else { Purpose::Bulk })
 }
 
 impl AsyncRead for Connection {

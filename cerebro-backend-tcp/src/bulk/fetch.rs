@@ -11,13 +11,14 @@ use prost::Message;
 use thiserror::Error;
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
-use tokio_util::codec::{FramedRead, FramedWrite};
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::lend::borrow;
 use super::{CHUNK, DIGEST, KEPT, MAX_WANTED, MOST_KEPT, codec, in_time, send};
 use crate::protocol::{Offer, Wanted};
 use crate::security::Security;
-use crate::transport::{Connection, Purpose, dial};
+use crate::transport::{Connection, Purpose, dial, dial_here};
 
 /// How often a source is asked again after a chunk came damaged.
 const ATTEMPTS: usize = 3;
@@ -47,6 +48,10 @@ pub(crate) enum FetchError {
     NoMemory(u64),
     #[error("it goes on after its end")]
     Unasked,
+    #[error("it cannot be read where it lies")]
+    NotLent,
+    #[error("reading the memory of the process that holds it")]
+    Memory(#[source] io::Error),
 }
 
 /// What was received, and what went wrong on the way to it.
@@ -116,15 +121,27 @@ impl Fetcher {
         wanted: &Wanted,
         limit: usize,
     ) -> Result<Vec<u8>, FetchError> {
+        let Source { address, role } = source;
         if let Some(connection) = self.take(source) {
             match self.ask(source, connection, wanted, limit).await {
                 // The other end has closed it meanwhile: that says nothing of the State.
                 Err(FetchError::Connection(error)) if error.kind() != io::ErrorKind::TimedOut => {}
-                Err(FetchError::CutOff(0)) => {}
+                Err(FetchError::CutOff(0) | FetchError::NotLent | FetchError::Memory(_)) => {}
                 answered => return answered,
             }
         }
-        let connection = dial(&source.address, source.role, Purpose::Bulk, &self.security).await?;
+        if let Some(connection) = dial_here(address, role, &self.security).await {
+            match self.ask(source, connection, wanted, limit).await {
+                answered @ (Ok(_) | Err(FetchError::NotHeld | FetchError::TooLarge { .. })) => {
+                    return answered;
+                }
+                Err(error) => {
+                    let error: &(dyn std::error::Error + 'static) = &error;
+                    tracing::debug!(source = address, error, "a State is sent, not lent");
+                }
+            }
+        }
+        let connection = dial(address, role, Purpose::Bulk, &self.security).await?;
         self.ask(source, connection, wanted, limit).await
     }
 
@@ -137,7 +154,10 @@ impl Fetcher {
     ) -> Result<Vec<u8>, FetchError> {
         let mut frames = FramedWrite::new(&mut connection, codec(MAX_WANTED));
         send(&mut frames, wanted.encode_to_vec().into()).await?;
-        let received = receive(&mut connection, limit).await;
+        let received = match connection.peer().process {
+            Some(process) => borrow(&mut connection, process, limit).await,
+            None => receive(&mut connection, limit).await,
+        };
         // After anything else than an answer nobody knows what would come next.
         if matches!(received, Ok(_) | Err(FetchError::NotHeld)) {
             self.keep(Kept { source: source.clone(), connection, since: Instant::now() });
@@ -173,12 +193,11 @@ impl fmt::Debug for Fetcher {
     }
 }
 
-/// Takes in what a holder says to a `Wanted`.
-pub(crate) async fn receive(
-    stream: impl AsyncRead + Unpin,
+/// What a holder offers to a `Wanted`, if it has it and it is not too large.
+pub(super) async fn offered(
+    frames: &mut FramedRead<impl AsyncRead + Unpin, LengthDelimitedCodec>,
     limit: usize,
-) -> Result<Vec<u8>, FetchError> {
-    let mut frames = FramedRead::new(stream, codec(DIGEST + CHUNK));
+) -> Result<Offer, FetchError> {
     let Some(offer) = in_time(frames.next()).await? else { return Err(FetchError::CutOff(0)) };
     let offer = Offer::decode(offer?).map_err(io::Error::from)?;
     if !offer.held {
@@ -187,6 +206,16 @@ pub(crate) async fn receive(
     if offer.bytes > limit as u64 {
         return Err(FetchError::TooLarge { limit });
     }
+    Ok(offer)
+}
+
+/// Takes in what a holder sends to a `Wanted`.
+pub(crate) async fn receive(
+    stream: impl AsyncRead + Unpin,
+    limit: usize,
+) -> Result<Vec<u8>, FetchError> {
+    let mut frames = FramedRead::new(stream, codec(DIGEST + CHUNK));
+    let offer = offered(&mut frames, limit).await?;
     let mut bytes = Vec::new();
     // Besides its values a State has a header, seldom longer than a chunk: room for it, or all is
     // moved for its sake.

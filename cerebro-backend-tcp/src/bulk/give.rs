@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, FramedWrite};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::lend::lend;
 use super::{CHUNK, DIGEST, KEPT, MAX_WANTED, MOST_KEPT, codec, in_time, send};
 use crate::protocol::{Offer, Wanted};
 use crate::security::Identity;
@@ -56,7 +57,11 @@ pub(super) async fn answer(
 ) -> io::Result<()> {
     let mut asked = in_time(listen(&mut connection)).await??;
     while let Some(wanted) = asked {
-        give(&mut connection, holdings.find(&wanted)).await?;
+        let found = holdings.find(&wanted);
+        match connection.peer().process {
+            Some(process) => lend(&mut connection, process, found).await?,
+            None => give(&mut connection, found).await?,
+        }
         let Ok(_kept) = kept.try_acquire() else { break };
         let Ok(next) = timeout(PATIENCE, listen(&mut connection)).await else { break };
         asked = next?;
@@ -80,7 +85,7 @@ async fn listen(stream: impl AsyncRead + Unpin) -> io::Result<Option<Wanted>> {
 async fn give(stream: impl AsyncWrite + Unpin, found: Option<State>) -> io::Result<()> {
     let mut frames = FramedWrite::new(stream, codec(DIGEST + CHUNK));
     let bytes = found.as_ref().map_or(0, |state| state.bytes() as u64);
-    let offer = Offer { held: found.is_some(), bytes };
+    let offer = Offer { held: found.is_some(), bytes, pieces: Vec::new() };
     send(&mut frames, offer.encode_to_vec().into()).await?;
     let Some(state) = found else { return Ok(()) };
     let mut chunks = Chunks::default();

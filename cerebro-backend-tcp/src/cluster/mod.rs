@@ -45,6 +45,7 @@ pub(crate) struct Terms {
     pub(crate) most_workers: usize,
     pub(crate) most_state_bytes: usize,
     pub(crate) security: Security,
+    pub(crate) lending: bool,
     /// Workers that may register, by the names in their certificates; none: all of the authority.
     pub(crate) authorised: Option<BTreeSet<String>>,
 }

@@ -41,7 +41,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::builder::bind;
 use crate::bulk::{self, Fetcher};
-use crate::transport::{Purpose, accept, dial};
+use crate::transport::{Listeners, Purpose, accept, dial};
 use disk::DiskCache;
 use metrics::Metrics;
 pub use options::{AfterRun, Options};
@@ -196,7 +196,8 @@ async fn work(
     // Nobody calls a worker: such connections are closed.
     let (calls, _) = mpsc::channel(1);
     let (bulk, fetches) = mpsc::channel(16);
-    tokio::spawn(accept(listener, options.security.clone(), MOST_FETCHES, calls, bulk));
+    let listeners = Listeners::new(listener, options.lending).map_err(failed)?;
+    tokio::spawn(accept(listeners, options.security.clone(), MOST_FETCHES, calls, bulk));
     tokio::spawn(bulk::serve(fetches, Arc::clone(&states) as _));
     let worker = Arc::new(Worker {
         slots,

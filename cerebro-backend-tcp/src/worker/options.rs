@@ -21,6 +21,7 @@ pub struct Options {
     pub(super) cache: Option<(PathBuf, u64)>,
     pub(super) metrics: Option<String>,
     pub(super) security: Security,
+    pub(super) lending: bool,
     pub(super) after_run: AfterRun,
     pub(super) most_state_bytes: usize,
 }
@@ -51,6 +52,7 @@ impl Options {
             cache: None,
             metrics: None,
             security: Security::default(),
+            lending: true,
             after_run: AfterRun::default(),
             most_state_bytes: 64 << 30,
         }
@@ -129,6 +131,14 @@ impl Options {
     /// Who may connect, and who listens in; the same for all of a cluster.
     pub fn security(mut self, security: Security) -> Self {
         self.security = security;
+        self
+    }
+
+    /// Whether processes of this machine and this user may read States where they lie in this one's
+    /// memory, on Linux. The default is yes: a State then hops within the machine for a fraction of
+    /// what it costs to send it. What cannot be read so is sent.
+    pub fn lending(mut self, lending: bool) -> Self {
+        self.lending = lending;
         self
     }
 
