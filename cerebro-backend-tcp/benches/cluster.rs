@@ -1,7 +1,7 @@
 //! How much does a cluster cost on loopback? Prints ratios of one run, and no absolute promises.
 //!
-//! - How fast does a State of 100 MB hop from process to process, in plain text and in TLS, against
-//!   bare TCP between two processes? How much memory does it take besides itself? How long does a
+//! - How fast does a State of 100 MB hop from process to process, in plain text, in TLS, and lent
+//!   within the machine, against bare TCP between two processes? How much memory does it take besides itself? How long does a
 //!   unit wait for one that was sent ahead?
 //! - What does a unit cost beyond its model?
 //! - What do 200 idle workers cost the driver?
@@ -40,8 +40,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["worker", driver, keys] => return work(driver, Some(Path::new(keys))),
-        ["worker", driver] => return work(driver, None),
+        ["worker", driver, lending, ref keys @ ..] => {
+            return work(driver, lending == "lending", keys.first().map(Path::new));
+        }
         ["sender"] => return send(),
         // Started by `cargo test --benches`: everything compiles, and that is what is asked.
         _ if !arguments.contains(&"--bench") => return,
@@ -97,10 +98,10 @@ fn registry() -> Registry {
 }
 
 /// What a worker process does.
-fn work(driver: &str, keys: Option<&Path>) {
+fn work(driver: &str, lending: bool, keys: Option<&Path>) {
     let security = keys.map_or(Security::Loopback, security);
     let name = std::process::id().to_string();
-    let options = Options::new(driver).name(name).security(security);
+    let options = Options::new(driver).name(name).security(security).lending(lending);
     cerebro_backend_tcp::worker::serve(registry(), options).expect("the driver takes it");
 }
 
@@ -135,8 +136,9 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// With certificates from the folder `keys`, or in plain text.
-    fn start(bytes: usize, keys: Option<&Path>) -> Self {
+    /// With certificates from the folder `keys`, or in plain text; its workers send States to each
+    /// other, or lend them.
+    fn start(bytes: usize, lending: bool, keys: Option<&Path>) -> Self {
         let backend = TcpBackend::builder()
             .listen("127.0.0.1:0")
             .model("still", bytes.to_le_bytes())
@@ -148,7 +150,8 @@ impl Cluster {
         let driver = backend.address().to_string();
         let start = |name| {
             let keys = keys.map(|keys| keys.join(name).display().to_string());
-            let role = ["worker", &driver].into_iter().chain(keys.as_deref());
+            let lending = if lending { "lending" } else { "sending" };
+            let role = ["worker", &driver, lending].into_iter().chain(keys.as_deref());
             Process::start(&role.collect::<Vec<_>>())
         };
         let crew = ["one", "two"].map(start).into();
@@ -253,14 +256,17 @@ fn memory(process: u32, what: &str) -> u64 {
 fn transfer() {
     let folder = tempfile::tempdir().expect("a folder");
     certificates(folder.path());
-    let plain = Cluster::start(STATE_BYTES, None);
-    let tls = Cluster::start(STATE_BYTES, Some(folder.path()));
+    let plain = Cluster::start(STATE_BYTES, false, None);
+    let tls = Cluster::start(STATE_BYTES, false, Some(folder.path()));
+    let lending = Cluster::start(STATE_BYTES, true, None);
     let sender = Sender::start();
     let (mut bare, mut hops, mut tls_hops) = (Vec::new(), Vec::new(), Vec::new());
+    let mut lent = Vec::new();
     let mut ahead = Vec::new();
     for round in 0..ROUNDS as u64 {
         bare.push(sender.transfer());
-        for (cluster, transfers) in [(&plain, &mut hops), (&tls, &mut tls_hops)] {
+        let clusters = [(&plain, &mut hops), (&tls, &mut tls_hops), (&lending, &mut lent)];
+        for (cluster, transfers) in clusters {
             cluster.unit(round, 0, 0);
             let (from, to) = (cluster.process(0), cluster.process(1));
             transfers.push(transferred(from, to, || cluster.unit(round, 1, 1)));
@@ -274,9 +280,12 @@ fn transfer() {
     let time = |transfers: &[Transfer]| median(transfers.iter().map(|one| one.time).collect());
     let processor =
         |transfers: &[Transfer]| median(transfers.iter().map(|one| one.processor).collect());
-    for (name, transfers) in
-        [("bare TCP", &bare), ("hop, with its unit", &hops), ("the same, mutual TLS", &tls_hops)]
-    {
+    for (name, transfers) in [
+        ("bare TCP", &bare),
+        ("hop, with its unit", &hops),
+        ("the same, mutual TLS", &tls_hops),
+        ("the same, lent", &lent),
+    ] {
         let seconds = time(transfers).as_secs_f64();
         let speed = STATE_BYTES as f64 / seconds / 1e9;
         let [ratio, effort] = [
@@ -354,7 +363,7 @@ impl Sender {
 }
 
 fn overhead() {
-    let cluster = Cluster::start(16, None);
+    let cluster = Cluster::start(16, true, None);
     let mut at_home = Vec::new();
     let mut hopping = Vec::new();
     for trial in 0..20 {

@@ -100,8 +100,16 @@ pub fn driver_hears(mut bytes: &[u8]) {
 pub fn receiver_takes(bytes: &[u8]) {
     let _ = Wanted::decode(bytes);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let taken = runtime.expect("a runtime").block_on(bulk::receive(bytes, MOST_BYTES));
-    if let Ok(state) = taken {
+    let runtime = runtime.expect("a runtime");
+    let taken = runtime.block_on(bulk::receive(bytes, MOST_BYTES));
+    #[cfg(target_os = "linux")]
+    let lent = {
+        let stream = tokio::io::join(bytes, tokio::io::sink());
+        runtime.block_on(bulk::borrow(stream, crate::here::Process::this(), MOST_BYTES))
+    };
+    #[cfg(not(target_os = "linux"))]
+    let lent = Ok(Vec::new());
+    for state in [taken, lent].into_iter().flatten() {
         assert!(state.len() <= MOST_BYTES);
     }
 }

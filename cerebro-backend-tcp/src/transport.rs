@@ -225,7 +225,7 @@ pub(crate) struct Listeners {
 /// What was accepted.
 enum Socket {
     Network(TcpStream, SocketAddr),
-    Here(Box<dyn Stream>, Process, SocketAddr),
+    Here(here::Caller, SocketAddr),
 }
 
 impl Listeners {
@@ -251,10 +251,7 @@ impl Listeners {
         let Some((listener, address)) = &self.here else { return network.await };
         tokio::select! {
             accepted = network => accepted,
-            accepted = listener.accept() => {
-                let (socket, process) = accepted?;
-                Ok(Socket::Here(socket, process, *address))
-            }
+            caller = listener.accept() => Ok(Socket::Here(caller?, *address)),
         }
     }
 }
@@ -262,7 +259,7 @@ impl Listeners {
 impl Socket {
     fn address(&self) -> SocketAddr {
         match self {
-            Socket::Network(_, address) | Socket::Here(.., address) => *address,
+            Socket::Network(_, address) | Socket::Here(_, address) => *address,
         }
     }
 }
@@ -299,7 +296,8 @@ async fn greet(
             let purpose = if secure { Purpose::Bulk } else { purpose(&socket).await? };
             (Connection::network(socket, address)?, purpose)
         }
-        Socket::Here(stream, process, address) => {
+        Socket::Here(caller, address) => {
+            let (stream, process) = caller.identify()?;
             (Connection::here(stream, process, address), Purpose::Bulk)
         }
     };

@@ -121,3 +121,170 @@ fn chunks(pieces: &[protocol::Piece]) -> impl Iterator<Item = Vec<Piece>> {
         (!chunk.is_empty()).then_some(chunk)
     })
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::future::Future;
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use cerebro_core::{Parts, StateData};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::bulk::{Fetcher, Holdings, Source, serve};
+    use crate::here::Listener;
+    use crate::protocol::{Offer, Wanted, wanted};
+    use crate::security::{Security, WORKER};
+    use crate::transport::{Listeners, accept};
+
+    const WANTED: Wanted = Wanted { what: Some(wanted::What::Blueprint(0)) };
+
+    fn block_on(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(test);
+    }
+
+    /// A State of a header that is made and of tensors that lie in memory, one of them empty.
+    struct Tensors {
+        header: Vec<u8>,
+        tensors: Vec<Vec<u8>>,
+    }
+
+    impl StateData for Tensors {
+        fn bytes(&self) -> usize {
+            self.tensors.iter().map(Vec::len).sum()
+        }
+
+        fn parts(&self) -> Parts<'_> {
+            let header = std::iter::once(Cow::Owned(self.header.clone()));
+            let tensors = self.tensors.iter().map(|tensor| Cow::Borrowed(&tensor[..]));
+            Box::new(header.chain(tensors).map(Ok))
+        }
+    }
+
+    fn tensors(header: usize, sizes: &[usize]) -> State {
+        let counted = |length: &usize| (0..*length).map(|byte| (byte % 251) as u8).collect();
+        let tensors = sizes.iter().map(counted).collect();
+        State::new(Tensors { header: counted(&header), tensors })
+    }
+
+    struct One(State);
+
+    impl Holdings for One {
+        fn find(&self, _: &Wanted) -> Option<State> {
+            Some(self.0.clone())
+        }
+    }
+
+    /// Where `state` is to be had over TCP, with the listener for who wants it lent.
+    async fn sender(state: State) -> (Source, Listener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let (calls, _) = mpsc::channel(1);
+        let (to, connections) = mpsc::channel(16);
+        let listeners = Listeners::new(listener, false).unwrap();
+        tokio::spawn(accept(listeners, Security::Loopback, 16, calls, to));
+        tokio::spawn(serve(connections, Arc::new(One(state))));
+        let source = Source { address: address.to_string(), role: WORKER };
+        (source, Listener::bind(address).unwrap())
+    }
+
+    /// Who offers what it was told, with a checksum that it was told.
+    async fn liar(listener: Listener, pieces: Vec<protocol::Piece>, digest: u64) {
+        let (mut stream, _) = listener.accept().await.unwrap().identify().unwrap();
+        let mut asked = FramedRead::new(&mut stream, codec(DIGEST + CHUNK));
+        asked.next().await.unwrap().unwrap();
+        let mut frames = FramedWrite::new(&mut stream, codec(DIGEST + CHUNK));
+        let offer = Offer { held: true, bytes: 3, pieces };
+        send(&mut frames, prost::Message::encode_to_vec(&offer).into()).await.unwrap();
+        // The receiver may have left.
+        let digest = Bytes::copy_from_slice(&digest.to_be_bytes());
+        let _ = send(&mut frames, digest).await;
+        let _ = stream.read_u8().await;
+    }
+
+    /// What `pieces` and `digest` are answered with when they are offered, and no sender is there.
+    async fn told(pieces: Vec<protocol::Piece>, digest: u64, limit: usize) -> FetchError {
+        let (mut ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let lies = async {
+            let mut frames = FramedWrite::new(&mut theirs, codec(DIGEST + CHUNK));
+            let offer = Offer { held: true, bytes: 3, pieces };
+            send(&mut frames, prost::Message::encode_to_vec(&offer).into()).await.unwrap();
+            send(&mut frames, Bytes::copy_from_slice(&digest.to_be_bytes())).await.unwrap();
+        };
+        let (borrowed, ()) = tokio::join!(borrow(&mut ours, Process::this(), limit), lies);
+        borrowed.unwrap_err()
+    }
+
+    fn piece(bytes: &[u8]) -> protocol::Piece {
+        let address = bytes.as_ptr().expose_provenance() as u64;
+        protocol::Piece { address, bytes: bytes.len() as u64 }
+    }
+
+    #[test]
+    fn a_state_of_many_pieces_is_read_where_it_lies() {
+        block_on(async {
+            for sizes in [&[3, 0, 2 * READ, 1, READ - 1][..], &[0], &[1; 100], &[READ]] {
+                let state = tensors(7, sizes);
+                let (mut ours, mut theirs) = tokio::io::duplex(64);
+                let lent = lend(&mut theirs, Process::this(), Some(state.clone()));
+                let borrowed = borrow(&mut ours, Process::this(), usize::MAX);
+                let (lent, borrowed) = tokio::join!(lent, borrowed);
+                lent.unwrap();
+                assert_eq!(borrowed.unwrap(), state.to_vec());
+            }
+        });
+    }
+
+    #[test]
+    fn what_does_not_lie_in_memory_is_not_lent() {
+        block_on(async {
+            for state in
+                [tensors(CHUNK + 1, &[1]), tensors(0, &[]), tensors(0, &vec![1; MOST_PIECES + 1])]
+            {
+                let (mut ours, mut theirs) = tokio::io::duplex(64);
+                let lent = lend(&mut theirs, Process::this(), Some(state.clone()));
+                let borrowed = borrow(&mut ours, Process::this(), usize::MAX);
+                let (lent, borrowed) = tokio::join!(lent, borrowed);
+                lent.unwrap();
+                assert!(matches!(borrowed, Err(FetchError::NotLent)), "{borrowed:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn pieces_that_are_not_there_too_large_or_of_another_state_are_refused() {
+        block_on(async {
+            let bytes = [1, 2, 3];
+            let nowhere = protocol::Piece { address: 16, bytes: 3 };
+            let error = told(vec![nowhere], 0, 100).await;
+            assert!(matches!(error, FetchError::Memory(_)), "{error:?}");
+            let endless = protocol::Piece { bytes: u64::MAX, ..piece(&bytes) };
+            for pieces in [vec![piece(&bytes), piece(&bytes)], vec![endless; 2]] {
+                let error = told(pieces, 0, 5).await;
+                assert!(matches!(error, FetchError::TooLarge { limit: 5 }), "{error:?}");
+            }
+            let error = told(vec![piece(&bytes)], 0, 100).await;
+            assert!(matches!(error, FetchError::Damaged(_)), "{error:?}");
+        });
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_read_or_comes_damaged_is_sent() {
+        block_on(async {
+            let bytes = [1, 2, 3];
+            let nowhere = protocol::Piece { address: 16, bytes: 3 };
+            for pieces in [vec![], vec![nowhere], vec![piece(&bytes)]] {
+                let state = tensors(2, &[CHUNK, 5]);
+                let (source, listener) = sender(state.clone()).await;
+                let lies = tokio::spawn(liar(listener, pieces, 0));
+                let fetched =
+                    Fetcher::new(Security::Loopback).fetch([source], &WANTED, 1 << 20).await;
+                assert_eq!(fetched.unwrap().state.to_vec(), state.to_vec());
+                lies.await.unwrap();
+            }
+        });
+    }
+}

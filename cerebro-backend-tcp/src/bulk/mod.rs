@@ -29,10 +29,10 @@ use tokio::io::AsyncWrite;
 use tokio::time::timeout;
 use tokio_util::codec::{FramedWrite, LengthDelimitedCodec};
 
-#[cfg(any(test, fuzzing))]
-pub(crate) use fetch::receive;
 pub(crate) use fetch::{Fetched, Fetcher, Source};
 pub(crate) use give::{Holdings, serve};
+#[cfg(any(test, fuzzing))]
+pub(crate) use {fetch::receive, lend::borrow};
 
 /// The bytes of a State that travel in one frame.
 const CHUNK: usize = 1 << 17;
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::protocol::{Wanted, wanted};
     use crate::security::{Security, WORKER};
-    use crate::transport::accept;
+    use crate::transport::{Listeners, accept};
 
     const LIMIT: usize = 1 << 24;
 
@@ -101,8 +101,8 @@ mod tests {
     }
 
     /// Somebody who holds `Zeros`, and how many connections were made to it. After each answer it
-    /// closes the connection, if `closes`.
-    async fn holder(closes: bool) -> (Source, Arc<AtomicUsize>) {
+    /// closes the connection, if `closes`. It lends States, if `lending`, or sends them.
+    async fn holder(closes: bool, lending: bool) -> (Source, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (calls, _) = mpsc::channel(1);
@@ -133,10 +133,21 @@ mod tests {
 
     #[test]
     fn states_follow_each_other_over_one_connection() {
+        follow_each_other(false);
+    }
+
+    #[test]
+    fn lent_states_follow_each_other_over_one_connection() {
+        follow_each_other(true);
+    }
+
+    fn follow_each_other(lending: bool) {
         block_on(async {
-            let (source, made) = holder(false).await;
+            let (source, made) = holder(false, lending).await;
             let fetcher = Fetcher::new(Security::Loopback);
-            for bytes in [0, 1, CHUNK - 1, CHUNK, 3 * CHUNK + 1] {
+            // Nothing is not lent: there is no place where it lies.
+            let sizes = [0, 1, CHUNK - 1, CHUNK, 5 * CHUNK + 1];
+            for bytes in sizes.into_iter().skip(usize::from(lending)) {
                 let fetched = fetcher.fetch([source.clone()], &zeros(bytes as u64), LIMIT).await;
                 let Fetched { state, troubles } = fetched.unwrap();
                 assert_eq!((state.bytes(), troubles.len()), (bytes, 0));
@@ -156,7 +167,7 @@ mod tests {
     #[test]
     fn a_connection_that_was_closed_meanwhile_is_no_trouble() {
         block_on(async {
-            let (source, made) = holder(true).await;
+            let (source, made) = holder(true, false).await;
             let fetcher = Fetcher::new(Security::Loopback);
             for fetches in 1..=3 {
                 let fetched = fetcher.fetch([source.clone()], &zeros(9), LIMIT).await.unwrap();
@@ -169,7 +180,7 @@ mod tests {
     #[test]
     fn whoever_asks_before_its_turn_is_left() {
         block_on(async {
-            let (source, _) = holder(false).await;
+            let (source, _) = holder(false, false).await;
             let stream = tokio::net::TcpStream::connect(&source.address).await.unwrap();
             let mut frames = FramedWrite::new(stream, codec(MAX_WANTED));
             let request = Bytes::from(prost::Message::encode_to_vec(&zeros(1)));

@@ -30,6 +30,11 @@ impl Process {
         Err(io::Error::new(io::ErrorKind::PermissionDenied, whose))
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn this() -> Self {
+        Self(rustix::process::getpid().as_raw_nonzero().get())
+    }
+
     /// Lets it read this process's memory where the system lets only parents do so otherwise (Yama).
     /// It forgets whom it was asked for before; where there is no such rule it fails, to no harm.
     pub(crate) fn admit(self) {
@@ -70,10 +75,20 @@ impl Listener {
         UnixListener::bind(name(address)).map(Self)
     }
 
-    pub(crate) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Process)> {
+    pub(crate) async fn accept(&self) -> io::Result<Caller> {
         let (socket, _) = self.0.accept().await?;
-        let process = Process::behind(&socket)?;
-        Ok((Box::new(socket), process))
+        Ok(Caller(socket))
+    }
+}
+
+/// Somebody of this machine.
+pub(crate) struct Caller(UnixStream);
+
+impl Caller {
+    /// Finds out who it is; an error if it is of another user.
+    pub(crate) fn identify(self) -> io::Result<(Box<dyn Stream>, Process)> {
+        let process = Process::behind(&self.0)?;
+        Ok((Box::new(self.0), process))
     }
 }
 
@@ -104,4 +119,70 @@ pub(crate) async fn connect(address: SocketAddr) -> Option<(Box<dyn Stream>, Pro
 /// address.
 fn name(address: SocketAddr) -> String {
     format!("\0cerebro-bulk {address}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// In a process of another user: the listener to call.
+    const CALL: &str = "CEREBRO_TEST_CALLS_LISTENER";
+    const NOBODY: u32 = 65534;
+
+    #[test]
+    fn a_process_of_another_user_is_refused_at_both_ends() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        if let Ok(address) = std::env::var(CALL) {
+            let found = runtime.block_on(connect(address.parse().unwrap()));
+            assert!(found.is_none(), "it is another user's");
+            return;
+        }
+        if !geteuid().is_root() {
+            eprintln!("skipped: another user's processes can be started by root only");
+            return;
+        }
+        // No port of this machine: only the name counts.
+        let address: SocketAddr =
+            format!("127.0.0.1:{}", std::process::id() % 60_000 + 1024).parse().unwrap();
+        let test = "here::linux::tests::a_process_of_another_user_is_refused_at_both_ends";
+        runtime.block_on(async {
+            let listener = Listener::bind(address).unwrap();
+            // The program may lie where another user must not read.
+            let copy = std::env::temp_dir().join(format!("cerebro-here-{}", std::process::id()));
+            std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+            let mut stranger = Command::new(&copy);
+            stranger.args(["--exact", test]).env(CALL, address.to_string()).uid(NOBODY);
+            let mut stranger = stranger.spawn().unwrap();
+            let caller = listener.accept().await.unwrap();
+            let refused = caller.identify().map(|_| ()).unwrap_err().to_string();
+            assert!(refused.contains("of user 65534 is not this user's"), "{refused}");
+            assert!(stranger.wait().unwrap().success());
+            std::fs::remove_file(copy).unwrap();
+        });
+    }
+
+    #[test]
+    fn processes_find_each_other_by_the_address_that_they_listen_on() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let free = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+            let everywhere = free.local_addr().unwrap();
+            let told = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), everywhere.port());
+            assert!(connect(told).await.is_none(), "nobody listens yet");
+            let listener = Listener::bind(everywhere).unwrap();
+            let (found, caller) = tokio::join!(connect(told), listener.accept());
+            let ((mut stream, process), (_, back)) =
+                (found.unwrap(), caller.unwrap().identify().unwrap());
+            assert_eq!((process, back), (Process::this(), Process::this()));
+            // The other end was dropped.
+            assert!(stream.read_u8().await.is_err());
+            let elsewhere = SocketAddr::new(Ipv4Addr::new(192, 0, 2, 1).into(), everywhere.port());
+            assert!(connect(elsewhere).await.is_none(), "not an address of this machine");
+        });
+    }
 }

@@ -10,12 +10,12 @@
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Listener, Process, connect};
+pub(crate) use linux::{Caller, Listener, Process, connect};
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(not(target_os = "linux"))]
-pub(crate) use elsewhere::{Listener, Process, connect};
+pub(crate) use elsewhere::{Caller, Listener, Process, connect};
 
 /// A piece of another process's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,6 +40,8 @@ Who may talk to it:
                         without, everything must be on this machine
   --plain-text-that-anybody-can-read-and-forge
                         no protection, for networks that nobody else can reach
+  --no-lending          send States to processes of this machine and user too,
+                        which read them in this one's memory otherwise
 
 What it says:
   --metrics ADDRESS     figures for Prometheus at http://ADDRESS/metrics; a port
@@ -109,6 +111,7 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error
             Long("plain-text-that-anybody-can-read-and-forge") => {
                 security = only(security.as_ref(), Security::PlainTextThatAnybodyCanReadAndForge)?;
             }
+            Long("no-lending") => options = options.lending(false),
             Long("metrics") => options = options.metrics(page(&mut parser)?),
             Long("log") => level = parser.value()?.parse_with(log_level)?,
             other => return Err(other.unexpected()),
@@ -256,7 +259,7 @@ mod tests {
             "--driver node1:7700 --listen 0.0.0.0:7701 --advertise node2:7701 --name two --stay \
              --slots 2 --threads 4 --device cuda:1 --data s3://bucket/data --cache /tmp/cache \
              --cache-bytes 20GiB --metrics 9100 --log debug \
-             --plain-text-that-anybody-can-read-and-forge",
+             --plain-text-that-anybody-can-read-and-forge --no-lending",
         );
         for word in [
             "node1:7700",
@@ -273,6 +276,7 @@ mod tests {
             "9100",
             "Debug",
             "PlainText",
+            "lending: false",
         ] {
             assert!(options.to_lowercase().contains(&word.to_lowercase()), "{word}: {options}");
         }
