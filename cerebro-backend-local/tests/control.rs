@@ -127,6 +127,23 @@ fn a_paused_trial_waits_until_it_is_resumed_and_the_others_do_not() {
 }
 
 #[test]
+fn it_is_told_once_that_all_waits_for_a_paused_trial_and_for_which() {
+    let told: Arc<Mutex<Vec<Vec<TrialId>>>> = Arc::default();
+    let seen = Arc::clone(&told);
+    let result = run_with(experiment(3, 2), move |handle, event| {
+        if is_first_epoch(event, 1) {
+            drop(handle.pause_trial(TrialId(1)));
+        }
+        if let Event::AwaitingResume { trials } = event {
+            seen.lock().unwrap().push(trials.clone());
+            drop(handle.resume_trial(TrialId(1)));
+        }
+    });
+    assert_eq!(result.summary().outcome, Outcome::Finished);
+    assert_eq!(*told.lock().unwrap(), [[TrialId(1)]]);
+}
+
+#[test]
 fn with_nobody_left_to_resume_them_paused_trials_end_the_run_and_wait_in_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let slot: Arc<Mutex<Option<ExperimentHandle>>> = Arc::default();

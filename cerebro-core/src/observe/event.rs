@@ -120,6 +120,12 @@ pub enum Event {
         #[serde(default)]
         limit: Option<usize>,
     },
+    /// Nothing runs, and all that is left waits for a person, who paused these trials: to be resumed or
+    /// stopped.
+    AwaitingResume {
+        /// The paused trials.
+        trials: Vec<TrialId>,
+    },
     /// An attempt at a unit is not wanted any more: another one was faster.
     UnitSuperseded {
         /// The unit.

@@ -93,6 +93,8 @@ pub(super) struct Driver {
     alarm: Option<Alarm>,
     /// Until when slot time without units was counted.
     counted: Duration,
+    /// The paused trials that it was told all waits for.
+    told_held: Vec<TrialId>,
     /// Whether it was told that there are fewer trials than slots.
     few_trials: bool,
     /// The size of the largest State that is known, in bytes.

@@ -75,6 +75,7 @@ impl Driver {
             wall: None,
             alarm: None,
             counted: loading,
+            told_held: Vec::new(),
             few_trials: false,
             largest_state: 0,
             told_bound: (0, 0),

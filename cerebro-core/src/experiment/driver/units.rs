@@ -23,6 +23,9 @@ impl Driver {
     pub(super) fn start_units(&mut self) {
         let schedule = tracing::debug_span!("schedule");
         let assigned = schedule.in_scope(|| self.scheduler.assign(self.begun.elapsed()));
+        if !assigned.is_empty() {
+            self.told_held.clear();
+        }
         for Assignment { unit, worker, hop_from, speculative } in assigned {
             let trial = &self.ledger.trials[&unit.trial];
             let cancellation = Cancellation::new();

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use super::{Driver, Happening, chain};
 use crate::backend::{BackendError, WorkerEvent, WorkerInfo};
 use crate::experiment::Interruption;
-use crate::id::{PartitionId, WorkerId};
+use crate::id::{PartitionId, TrialId, WorkerId};
 use crate::observe::Event;
 use crate::schedule::WorkerSpec;
 
@@ -42,8 +42,10 @@ impl Driver {
             self.awaiting_holders = Some(awaiting.boxed());
             return Ok(Standstill::Wait);
         }
-        if self.ledger.paused || self.ledger.holds_trials() {
+        let held = self.ledger.held_trials();
+        if self.ledger.paused || !held.is_empty() {
             if self.controlled {
+                self.tell_held(held);
                 return Ok(Standstill::Wait);
             }
             let left = "trials that a person paused are left, and nobody can resume them any more";
@@ -55,6 +57,16 @@ impl Driver {
             Ok(Standstill::End)
         } else {
             Err(Interruption::SearchWaits)
+        }
+    }
+
+    /// Tells, once, that all waits for trials which a person paused.
+    fn tell_held(&mut self, trials: Vec<TrialId>) {
+        if self.told_held != trials {
+            self.told_held.clone_from(&trials);
+            tracing::info!(?trials, "nothing runs until paused trials are resumed or stopped");
+            self.tell(Event::AwaitingResume { trials });
+            self.tell_observers();
         }
     }
 

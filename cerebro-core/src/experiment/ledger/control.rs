@@ -74,9 +74,11 @@ impl Ledger {
         std::mem::take(&mut self.revived)
     }
 
-    /// Whether trials wait that a person paused.
-    pub(in crate::experiment) fn holds_trials(&self) -> bool {
-        self.trials.values().any(|trial| trial.held && !trial.record.status.is_final())
+    /// The trials that wait since a person paused them.
+    pub(in crate::experiment) fn held_trials(&self) -> Vec<TrialId> {
+        let held =
+            self.trials.values().filter(|trial| trial.held && !trial.record.status.is_final());
+        held.map(|trial| trial.record.id).collect()
     }
 
     /// Takes in what a person asked for.

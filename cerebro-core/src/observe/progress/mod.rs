@@ -153,6 +153,15 @@ fn notable(status: &Status, event: &Event) -> Option<String> {
                 "{trials} cannot keep {slots} slots busy: {idle} are idle ({percent:.0} %) while all train; {why}"
             ))
         }
+        Event::AwaitingResume { trials } => {
+            let names: Vec<String> = trials.iter().map(ToString::to_string).collect();
+            let first = trials.first().map_or(0, |trial| trial.0);
+            Some(format!(
+                "waiting for {}, paused by a person: resume or stop them to go on \
+                 (`tune control SOCKET resume {first}`, for a `tune` that runs with `--control SOCKET`)",
+                names.join(", ")
+            ))
+        }
         Event::UnitFailed { unit, worker, error, retry: true, .. } => {
             Some(format!("{unit} failed on {worker}, is tried again: {}", clean(error)))
         }

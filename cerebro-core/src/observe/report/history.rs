@@ -307,6 +307,7 @@ impl History {
             | Event::WorkerDraining { .. }
             | Event::WorkerSlow { .. }
             | Event::FewTrials { .. }
+            | Event::AwaitingResume { .. }
             | Event::UnitProgress { .. }
             | Event::StoreFailing { .. }
             | Event::StoreRecovered
