@@ -47,7 +47,7 @@ fn slow_workers_are_known_by_what_they_say_before_their_first_unit_ends() {
 #[test]
 fn nobody_waits_on_uneven_clusters_whose_speeds_are_known_beforehand() {
     for (sigma, workers) in [(0.0, 4), (0.0, 8), (0.3, 4), (0.3, 8), (1.0, 4)] {
-        for seed in 0..10 {
+        for seed in 0..20 {
             let mut plan = uneven(sigma, workers).plan(Seed(seed));
             // Sizes are known, so what a slow worker takes longer is counted with them.
             for (partition, worker) in plan.partitions.iter_mut().zip(&mut plan.workers) {
