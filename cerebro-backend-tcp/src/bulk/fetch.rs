@@ -135,6 +135,10 @@ impl Fetcher {
                 answered @ (Ok(_) | Err(FetchError::NotHeld | FetchError::TooLarge { .. })) => {
                     return answered;
                 }
+                // A process that stands still does so on every connection.
+                Err(FetchError::Connection(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(error.into());
+                }
                 Err(error) => {
                     let error: &(dyn std::error::Error + 'static) = &error;
                     tracing::debug!(source = address, error, "a State is sent, not lent");

@@ -1,6 +1,8 @@
 //! Finds attention where it is written out: values multiplied by the softmax of the products of queries
 //! and keys.
 
+use std::collections::HashSet;
+
 use super::builder::{Builder, Value};
 use super::call::Attributes;
 use super::strided::{Reach, Strided};
@@ -78,11 +80,16 @@ impl Builder {
 
     /// Whether `value` has no gradient that anything needs: it comes of constants and whole numbers.
     fn is_fixed(&self, value: Value) -> bool {
-        if self.constant_of(value).is_some() || !self.data_type(value).is_float() {
-            return true;
+        let (mut seen, mut open) = (HashSet::new(), vec![value]);
+        while let Some(value) = open.pop() {
+            let is_given = self.constant_of(value).is_some() || !self.data_type(value).is_float();
+            if is_given || !seen.insert(value) {
+                continue;
+            }
+            let Some(node) = self.maker(value) else { return false };
+            open.extend(node.inputs.iter().flatten());
         }
-        let inputs = self.maker(value).map(|node| &node.inputs);
-        inputs.is_some_and(|inputs| inputs.iter().flatten().all(|&input| self.is_fixed(input)))
+        true
     }
 
     /// Attention with each operand read from the tensor that it was cut out of.

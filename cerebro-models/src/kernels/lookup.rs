@@ -1,9 +1,9 @@
 //! Rows of several tables side by side, as embeddings of categories are, and their gradient.
 //!
 //! A node for each table costs more than picking its rows. Attributes of both operators: `rows`, how
-//! many there are, and an element for each part: `offsets` and `steps` say where in the whole numbers those of its rows are, `heights` how
-//! many rows its table has; 0 where the part is no table, but a matrix whose rows are taken as they
-//! come.
+//! many there are, and an element for each part: `offsets` and `steps` say where in the whole numbers
+//! those of its rows are, `heights` how many rows its table has; 0 where the part is no table, but a
+//! matrix whose rows are taken as they come.
 
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput,
