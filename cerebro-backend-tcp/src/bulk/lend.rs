@@ -124,7 +124,6 @@ fn chunks(pieces: &[protocol::Piece]) -> impl Iterator<Item = Vec<Piece>> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::future::Future;
     use std::net::SocketAddr;
     use std::sync::Arc;
 
@@ -133,6 +132,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::bulk::tests::block_on;
     use crate::bulk::{Fetcher, Holdings, Source, serve};
     use crate::here::Listener;
     use crate::protocol::{Offer, Wanted, wanted};
@@ -140,11 +140,6 @@ mod tests {
     use crate::transport::{Listeners, accept};
 
     const WANTED: Wanted = Wanted { what: Some(wanted::What::Blueprint(0)) };
-
-    fn block_on(test: impl Future<Output = ()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(test);
-    }
 
     /// A State of a header that is made and of tensors that lie in memory, one of them empty.
     struct Tensors {
@@ -191,29 +186,32 @@ mod tests {
         (source, Listener::bind(address).unwrap())
     }
 
-    /// Who offers what it was told, with a checksum that it was told.
+    /// Offers what it was told, with a checksum that it was told.
+    async fn lie(
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        pieces: Vec<protocol::Piece>,
+        digest: u64,
+    ) {
+        let mut frames = FramedWrite::new(stream, codec(DIGEST + CHUNK));
+        let offer = Offer { held: true, bytes: 3, pieces };
+        send(&mut frames, prost::Message::encode_to_vec(&offer).into()).await.unwrap();
+        // The receiver may have left.
+        let _ = send(&mut frames, Bytes::copy_from_slice(&digest.to_be_bytes())).await;
+    }
+
+    /// Who lies to the first who asks.
     async fn liar(listener: Listener, pieces: Vec<protocol::Piece>, digest: u64) {
         let (mut stream, _) = listener.accept().await.unwrap().identify().unwrap();
         let mut asked = FramedRead::new(&mut stream, codec(DIGEST + CHUNK));
         asked.next().await.unwrap().unwrap();
-        let mut frames = FramedWrite::new(&mut stream, codec(DIGEST + CHUNK));
-        let offer = Offer { held: true, bytes: 3, pieces };
-        send(&mut frames, prost::Message::encode_to_vec(&offer).into()).await.unwrap();
-        // The receiver may have left.
-        let digest = Bytes::copy_from_slice(&digest.to_be_bytes());
-        let _ = send(&mut frames, digest).await;
+        lie(&mut stream, pieces, digest).await;
         let _ = stream.read_u8().await;
     }
 
     /// What `pieces` and `digest` are answered with when they are offered, and no sender is there.
     async fn told(pieces: Vec<protocol::Piece>, digest: u64, limit: usize) -> FetchError {
         let (mut ours, mut theirs) = tokio::io::duplex(1 << 16);
-        let lies = async {
-            let mut frames = FramedWrite::new(&mut theirs, codec(DIGEST + CHUNK));
-            let offer = Offer { held: true, bytes: 3, pieces };
-            send(&mut frames, prost::Message::encode_to_vec(&offer).into()).await.unwrap();
-            send(&mut frames, Bytes::copy_from_slice(&digest.to_be_bytes())).await.unwrap();
-        };
+        let lies = lie(&mut theirs, pieces, digest);
         let (borrowed, ()) = tokio::join!(borrow(&mut ours, Process::this(), limit), lies);
         borrowed.unwrap_err()
     }

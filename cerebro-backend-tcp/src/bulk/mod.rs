@@ -126,7 +126,7 @@ mod tests {
         (Source { address, role: WORKER }, made)
     }
 
-    fn block_on(test: impl Future<Output = ()>) {
+    pub(super) fn block_on(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(test);
     }

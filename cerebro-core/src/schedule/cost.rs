@@ -260,18 +260,6 @@ impl Costs {
         }
     }
 
-    /// Takes in that a running training unit will probably take so many seconds for a row. `sample` is
-    /// what this answered for the same unit before.
-    pub(super) fn learn_underway(
-        &mut self,
-        trial: usize,
-        worker: usize,
-        per_row: f64,
-        sample: Option<usize>,
-    ) -> Option<usize> {
-        self.fit_in(trial, worker, per_row, sample)
-    }
-
     /// Whether units are fitted together still.
     pub(super) fn fits(&self) -> bool {
         self.fit.is_some()
@@ -282,9 +270,10 @@ impl Costs {
         self.fit = None;
     }
 
-    /// Fits a unit in with all others, in the place that it has already or a new one, if that is done
-    /// still. Answers with its place.
-    fn fit_in(
+    /// Fits a training unit in with all others, in the place that it has already or a new one, if that is
+    /// done still: one that is done, or one that runs, by what it will probably take. Answers with its
+    /// place.
+    pub(super) fn fit_in(
         &mut self,
         trial: usize,
         worker: usize,

@@ -67,8 +67,7 @@ impl Scheduler {
         }
         let Some(takes) = attempt.underway.takes else { return };
         let (trial, sample) = (attempt.trial, attempt.underway.sample);
-        attempt.underway.sample =
-            self.costs.learn_underway(trial, worker, takes / all as f64, sample);
+        attempt.underway.sample = self.costs.fit_in(trial, worker, takes / all as f64, sample);
         self.units_since_change += 1;
         self.take_in(Learned::OfAll, trial, worker);
     }
