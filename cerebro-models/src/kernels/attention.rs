@@ -6,6 +6,8 @@
 //! [`View`]); `groups`, which of them lie in one tensor; `scale`, what products are multiplied by.
 
 mod head;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use ort::operator::{ComputeContext, Kernel, KernelContext};
