@@ -65,7 +65,8 @@ struct ValueData {
 enum Origin {
     Input(String),
     Constant(TensorData),
-    Node,
+    /// The node of this number, as long as no nodes are joined.
+    Node(usize),
 }
 
 #[derive(Debug)]
@@ -212,6 +213,14 @@ impl Builder {
         }
     }
 
+    /// The node that gives `value`, while the graph grows.
+    pub(super) fn maker(&self, value: Value) -> Option<&Node> {
+        match self.values.get(value.0 as usize)?.origin {
+            Origin::Node(number) => self.nodes.get(number),
+            _ => None,
+        }
+    }
+
     fn push(&mut self, value_type: Type, origin: Origin) -> Value {
         let id = u32::try_from(self.values.len()).expect("a graph of fewer than 2^32 values");
         self.values.push(ValueData { value_type, origin });
@@ -283,7 +292,7 @@ impl Builder {
         let outputs: Vec<Value> = types
             .into_iter()
             .take(outputs)
-            .map(|value_type| self.push(value_type, Origin::Node))
+            .map(|value_type| self.push(value_type, Origin::Node(self.nodes.len())))
             .collect();
         self.nodes.push(Node {
             op: op.to_owned(),
@@ -383,13 +392,13 @@ impl Builder {
             .map(|(index, data)| match &data.origin {
                 Origin::Input(name) => name.clone(),
                 Origin::Constant(_) => format!("cerebro.constant.{index}"),
-                Origin::Node => format!("cerebro.value.{index}"),
+                Origin::Node(_) => format!("cerebro.value.{index}"),
             })
             .collect();
         let mut copies = Vec::new();
         let mut renamed = BTreeSet::new();
         for (name, value) in outputs {
-            let from_node = matches!(self.values[value.0 as usize].origin, Origin::Node);
+            let from_node = matches!(self.values[value.0 as usize].origin, Origin::Node(_));
             if from_node && renamed.insert(*value) {
                 names[value.0 as usize].clone_from(name);
             } else {

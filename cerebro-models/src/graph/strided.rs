@@ -191,11 +191,6 @@ impl Builder {
         };
         (self.dims(base) == self.dims(node.outputs[0])).then_some((base, factor))
     }
-
-    /// The node that gives `value`.
-    pub(super) fn maker(&self, value: Value) -> Option<&Node> {
-        self.nodes.iter().rfind(|node| node.outputs.contains(&value))
-    }
 }
 
 #[cfg(test)]
