@@ -86,13 +86,15 @@ class Tabular(nn.Module):
 
 
 class Recurrent(nn.Module):
-    def __init__(self, features=32, width=128, classes=10):
+    """One recurrent layer of `kind`, and a linear one on its last state."""
+
+    def __init__(self, kind, features=32, width=128, classes=10):
         super().__init__()
-        self.lstm = nn.LSTM(features, width, batch_first=True)
+        self.layer = kind(features, width, batch_first=True)
         self.last = nn.Linear(width, classes)
 
     def forward(self, x):
-        return self.last(self.lstm(x)[0][:, -1])
+        return self.last(self.layer(x)[0][:, -1])
 
 
 def mlp(*sizes):
@@ -152,7 +154,9 @@ NETS = {
     "tabular": (Tabular, {"categories": whole(Tabular.CATEGORIES), "numbers": floats(Tabular.NUMBERS)},
                 floats(1), SQUARED, ADAM, 64),
     "mbconv": (mbconv, {"x": floats(3, 32, 32)}, labels(10), CROSS_ENTROPY, SGD, 64),
-    "lstm": (Recurrent, {"x": floats(64, 32)}, labels(10), CROSS_ENTROPY, ADAM, 32),
+    "lstm": (lambda: Recurrent(nn.LSTM), {"x": floats(64, 32)}, labels(10), CROSS_ENTROPY, ADAM, 32),
+    "gru": (lambda: Recurrent(nn.GRU), {"x": floats(64, 32)}, labels(10), CROSS_ENTROPY, ADAM, 32),
+    "rnn": (lambda: Recurrent(nn.RNN), {"x": floats(64, 32)}, labels(10), CROSS_ENTROPY, ADAM, 32),
 }
 
 
@@ -200,8 +204,8 @@ def work_of_a_step(name):
         LOSSES[loss]()(output, target[:rows]).backward()
     flops = counter.get_total_flops()
     if name == "lstm":
-        # The counter does not see into the recurrent kernel: per step two products of four gates.
-        lstm = network.lstm
+        # The counter does not see into this kernel, unlike the other recurrent ones: per step two products of four gates.
+        lstm = network.layer
         flops += 3 * 2 * rows * 64 * 4 * lstm.hidden_size * (lstm.input_size + lstm.hidden_size)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     slots = {"adam": 2, "sgd": 1}[settings["optimizer"]]

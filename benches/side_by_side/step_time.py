@@ -38,6 +38,8 @@ NETS = {
     "tabular": ("18 embeddings, dense 1000-1000-500-1, batch 64", 0.50),
     "mbconv": ("depthwise MBConv 3x32x32, batch 64", None),
     "lstm": ("LSTM 32-128 seq64, batch 32", None),
+    "gru": ("GRU 32-128 seq64, batch 32", None),
+    "rnn": ("RNN 32-128 seq64, batch 32", None),
 }
 MEMORY = ("cnn", "transformer")
 OURS, EAGER, COMPILED = "Cerebro", "PyTorch", "PyTorch compiled"

@@ -106,7 +106,7 @@ pub(crate) use normalization::{
 };
 pub(crate) use pool::{MAX_POOL_GRADIENT, MOST_AXES};
 pub(crate) use product::products_pay;
-pub(crate) use recurrence::{LSTM, LSTM_GRADIENT};
+pub(crate) use recurrence::{GRU, GRU_GRADIENT, LSTM, LSTM_GRADIENT, RNN, RNN_GRADIENT};
 pub(crate) use silu::{SILU, SILU_GRADIENT};
 pub(crate) use softmax::SOFTMAX_GRADIENT;
 pub(crate) use update::{ADAGRAD, ADAM, LION, MOMENTUM, RMSPROP, SGD, is_update, of_product};
@@ -139,8 +139,9 @@ pub(crate) fn domain() -> ort::Result<OperatorDomain> {
     let domain = node::add::<normalization::BatchNormGradient>(domain)?;
     let domain = node::add::<normalization::LayerNormGradient>(domain)?;
     let domain = node::add::<pool::MaxPoolGradient>(domain)?;
-    let domain = node::add::<recurrence::Lstm>(domain)?;
-    let domain = node::add::<recurrence::LstmGradient>(domain)?;
+    let domain = recurrence::add::<recurrence::Gru>(domain)?;
+    let domain = recurrence::add::<recurrence::Lstm>(domain)?;
+    let domain = recurrence::add::<recurrence::Plain>(domain)?;
     let domain = node::add::<silu::Silu>(domain)?;
     let domain = node::add::<silu::SiluGradient>(domain)?;
     node::add::<softmax::SoftmaxGradient>(domain)

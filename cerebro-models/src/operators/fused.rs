@@ -20,7 +20,6 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::opaque(kernels::GELU, twice),
     Operator::opaque(kernels::HITS, hits_shape),
     Operator::opaque(kernels::LAYER_NORM_GRADIENT, norm_gradient_shape),
-    Operator::opaque(kernels::LSTM_GRADIENT, lstm_gradient_shape),
     Operator::opaque(kernels::MAX_POOL_GRADIENT, as_second),
     Operator::opaque(kernels::RELU_GRADIENT, same),
     Operator::opaque(kernels::SILU_GRADIENT, same),
@@ -114,13 +113,6 @@ fn embedding_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     };
     let height = usize::try_from(call.attributes.int("height", 0)).unwrap_or(0);
     Ok(vec![Type::new(call.data_type(0)?, [height, width])])
-}
-
-/// Gradients of hidden states and of the last cell state, gates, cells, weights, the first cell state:
-/// the gradients of what the input contributed and of the first states.
-fn lstm_gradient_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
-    let state = call.value_type(5)?;
-    Ok(vec![call.value_type(2)?.clone(), state.clone(), state.clone()])
 }
 
 /// Packed hyperparameters, parameter, gradient, slots: the new parameter and slots.

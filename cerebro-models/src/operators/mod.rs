@@ -263,6 +263,7 @@ const FAMILIES: &[&[Operator]] = &[
     pooling::OPERATORS,
     random::OPERATORS,
     recurrent::OPERATORS,
+    recurrent::whole::OPERATORS,
     reduction::OPERATORS,
     resize::OPERATORS,
     trigonometry::OPERATORS,

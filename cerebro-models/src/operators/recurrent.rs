@@ -2,21 +2,20 @@
 //!
 //! Training unrolls them over the time steps of their input, whose number is fixed, so that the
 //! gradients of the operators that remain do the backpropagation through time. At inference the
-//! operator runs as it is. An LSTM with the usual activations is one node over all steps where graphs
-//! may have operators of Cerebro's own.
+//! operator runs as it is. With the usual activations they are one node over all steps where graphs
+//! may have operators of Cerebro's own ([`whole`]).
 
-use super::fused::may_fuse;
-use super::{Gradients, Node, Operator, Site};
+pub(super) mod whole;
+
+use super::{Node, Operator};
 use crate::autodiff::{Forward, Mode};
-use crate::graph::{Attributes, Builder, Call, Transposed, Type, Value};
-use crate::kernels::{LSTM, LSTM_GRADIENT};
+use crate::graph::{Attributes, Call, Type, Value};
 use crate::onnx::TensorData;
 
 pub(super) const OPERATORS: &[Operator] = &[
     Operator::unrolled("LSTM", recurrent_shape, |forward, node| unroll(forward, node, "LSTM")),
     Operator::unrolled("GRU", recurrent_shape, |forward, node| unroll(forward, node, "GRU")),
     Operator::unrolled("RNN", recurrent_shape, |forward, node| unroll(forward, node, "RNN")),
-    Operator::rule(LSTM, whole_shape, whole_gradient),
 ];
 
 /// The longest sequence that is unrolled.
@@ -63,8 +62,8 @@ fn unroll(forward: &mut Forward<'_>, node: &Node<'_>, op: &str) -> Result<Vec<Va
     }
     check_settings(forward, node, steps)?;
     let direction = node.attributes.text("direction", "forward").to_owned();
-    if is_whole(forward, node, op) {
-        return whole(forward, node, &types, &direction);
+    if whole::is_whole(forward, node, op) {
+        return whole::whole(forward, node, op, &types, &direction);
     }
     let mut outputs: Vec<Vec<Value>> = Vec::new();
     let mut last_hidden = Vec::new();
@@ -97,90 +96,6 @@ fn unroll(forward: &mut Forward<'_>, node: &Node<'_>, op: &str) -> Result<Vec<Va
     }
     results.truncate(node.outputs);
     Ok(results)
-}
-
-/// Whether it may be one node over all steps: an LSTM with the usual activations, no peepholes.
-fn is_whole(forward: &Forward<'_>, node: &Node<'_>, op: &str) -> bool {
-    let usual = |names: &[String]| {
-        names.chunks(3).all(|names| names == ["Sigmoid", "Tanh", "Tanh"].map(str::to_owned))
-    };
-    let values: Vec<Value> = [0, 1, 2].into_iter().filter_map(|at| node.input(at)).collect();
-    let elements = |&value: &Value| forward.graph.value_type(value).elements();
-    op == "LSTM"
-        && node.input(7).is_none()
-        && node.attributes.texts("activations").is_none_or(usual)
-        && may_fuse(forward.graph, &values)
-        && values.iter().all(|value| elements(value) > 0)
-}
-
-/// All steps in one node per direction.
-fn whole(
-    forward: &mut Forward<'_>,
-    node: &Node<'_>,
-    types: &[Type],
-    direction: &str,
-) -> Result<Vec<Value>, String> {
-    let &[steps, directions, batch, hidden] = types[0].dims.as_slice() else {
-        return Err("its output has no four axes".to_owned());
-    };
-    let (mut all, mut last_hidden, mut last_cell) = (Vec::new(), Vec::new(), Vec::new());
-    for which in 0..directions {
-        let reverse = direction == "reverse" || which == 1;
-        let mut run = Direction { forward, node, op: "LSTM", which, steps, batch, hidden };
-        let (states, cell) = run.whole(reverse)?;
-        let last = part(forward, states, 0, if reverse { 0 } else { steps - 1 }, 1)?;
-        last_hidden.push(Some(last));
-        last_cell.push(Some(reshape(forward, cell, &[1, batch, hidden])?));
-        all.push(Some(reshape(forward, states, &[steps, 1, batch, hidden])?));
-    }
-    let mut results = Vec::with_capacity(3);
-    for (parts, axis) in [(all, 1_i64), (last_hidden, 0), (last_cell, 0)] {
-        results.push(match parts.as_slice() {
-            &[Some(one)] => one,
-            parts => forward.apply("Concat", parts, Attributes::none().with("axis", axis))?,
-        });
-    }
-    results.truncate(node.outputs);
-    Ok(results)
-}
-
-/// Projected inputs, weights and first states: hidden states, gates, cell states and the last one.
-fn whole_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
-    let (gates, state) = (call.value_type(0)?.clone(), call.value_type(2)?.clone());
-    let &[batch, hidden] = state.dims.as_slice() else {
-        return Err(format!("its state {:?} should have two axes", state.dims));
-    };
-    let steps = gates.dims[0].checked_div(batch).unwrap_or(0);
-    let states = Type::new(state.data_type, [steps, batch, hidden]);
-    Ok(vec![states.clone(), gates, states, state])
-}
-
-/// Back through all steps in one node; the gradient by the weights is one product over all steps.
-fn whole_gradient(g: &mut Builder, at: &Site<'_>) -> Gradients {
-    let (by_hidden, by_last) = (at.dy_or_zeros(g, 0), at.dy_or_zeros(g, 3));
-    let (recurrence, first_hidden, first_cell) = (at.x(1), at.x(2), at.x(3));
-    let inputs = [by_hidden, by_last, at.y(1), at.y(2), recurrence, first_cell].map(Some);
-    let outputs = g.emit(LSTM_GRADIENT, &inputs, at.attributes.clone(), 3);
-    let &[by_gates, by_first_hidden, by_first_cell] = outputs.as_slice() else {
-        return Err("it has no three gradients".to_owned());
-    };
-    let &[steps, batch, hidden] = g.dims(at.y(0)) else {
-        return Err("its states have no three axes".to_owned());
-    };
-    let first = g.reshape(first_hidden, &[1, batch, hidden]);
-    let steps = steps as i64;
-    let before = if steps == 1 {
-        first
-    } else if at.attributes.flag("reverse") {
-        let later = g.slice(at.y(0), 0, 1, steps, 1);
-        g.concat(&[later, first], 0)
-    } else {
-        let earlier = g.slice(at.y(0), 0, 0, steps - 1, 1);
-        g.concat(&[first, earlier], 0)
-    };
-    let before = g.reshape(before, &[steps as usize * batch, hidden]);
-    let by_recurrence = g.gemm((by_gates, Transposed::Yes), (before, Transposed::No));
-    Ok([by_gates, by_recurrence, by_first_hidden, by_first_cell].map(Some).to_vec())
 }
 
 fn check_settings(forward: &Forward<'_>, node: &Node<'_>, steps: usize) -> Result<(), String> {
@@ -225,6 +140,16 @@ struct Direction<'a, 'g> {
     hidden: usize,
 }
 
+/// What the steps of one direction have in common.
+struct Given {
+    projected: Value,
+    recurrence: Value,
+    /// Whether the reset gate of a GRU comes after the recurrence, which then has a bias of its own.
+    late: bool,
+    late_bias: Option<Value>,
+    state: Value,
+}
+
 impl Direction<'_, '_> {
     /// This direction's part of input number `index`, in the shape `dims`.
     fn own(&mut self, index: usize, dims: &[usize]) -> Result<Option<Value>, String> {
@@ -243,36 +168,29 @@ impl Direction<'_, '_> {
         Ok(self.forward.graph.fill(0.0, data_type, &dims))
     }
 
-    /// The hidden states of all steps, in their order, and the last cell state, by one node.
-    fn whole(&mut self, reverse: bool) -> Result<(Value, Value), String> {
-        let (hidden, rows) = (self.hidden, 4 * self.hidden);
-        let x = self.node.required(0)?;
-        let features = self.forward.graph.dims(x)[2];
-        let weight = self.own(1, &[rows, features])?.ok_or("its weights are missing")?;
-        let recurrence = self.own(2, &[rows, hidden])?.ok_or("its weights are missing")?;
-        let (bias, _) = self.biases(rows, false)?;
-        let projected = self.project(x, weight, bias)?;
-        let inputs = [projected, recurrence, self.first_state(5)?, self.first_state(6)?].map(Some);
-        let attributes = Attributes::none().with("reverse", i64::from(reverse));
-        let outputs = self.forward.apply_with_outputs(LSTM, &inputs, attributes, 4)?;
-        Ok((outputs[0], outputs[3]))
-    }
-
-    /// The hidden state after each step, in the order of computation, and the last cell state.
-    fn states(&mut self, reverse: bool) -> Result<(Vec<Value>, Option<Value>), String> {
+    /// What the input contributes to the gates of all steps, and what the recurrence begins with.
+    fn given(&mut self) -> Result<Given, String> {
         let gates = match self.op {
             "LSTM" => 4,
             "GRU" => 3,
             _ => 1,
         };
-        let (hidden, batch, rows) = (self.hidden, self.batch, gates * self.hidden);
+        let (hidden, rows) = (self.hidden, gates * self.hidden);
         let x = self.node.required(0)?;
         let features = self.forward.graph.dims(x)[2];
         let weight = self.own(1, &[rows, features])?.ok_or("its weights are missing")?;
         let recurrence = self.own(2, &[rows, hidden])?.ok_or("its weights are missing")?;
         let late = self.op == "GRU" && self.node.attributes.flag("linear_before_reset");
         let (bias, late_bias) = self.biases(rows, late)?;
+        let projected = self.project(x, weight, bias)?;
         let state = self.first_state(5)?;
+        Ok(Given { projected, recurrence, late, late_bias, state })
+    }
+
+    /// The hidden state after each step, in the order of computation, and the last cell state.
+    fn states(&mut self, reverse: bool) -> Result<(Vec<Value>, Option<Value>), String> {
+        let Given { projected, recurrence, late, late_bias, state } = self.given()?;
+        let (hidden, batch) = (self.hidden, self.batch);
         let mut memory = None;
         let mut peepholes = None;
         if self.op == "LSTM" {
@@ -285,8 +203,7 @@ impl Direction<'_, '_> {
                 peepholes = Some(parts);
             }
         }
-        let product = self.project(x, weight, bias)?;
-        let projected = self.steps_of(product)?;
+        let projected = self.steps_of(projected)?;
         let activations = self.activations()?;
         let mut cell = Cell {
             forward: self.forward,

@@ -2,8 +2,57 @@
 
 use super::*;
 use crate::kernels::{
-    EMBEDDING_GRADIENT, GELU, LAYER_NORM_GRADIENT, LSTM, LSTM_GRADIENT, SOFTMAX_GRADIENT,
+    EMBEDDING_GRADIENT, GELU, GRU, GRU_GRADIENT, LAYER_NORM_GRADIENT, LSTM, LSTM_GRADIENT, RNN,
+    RNN_GRADIENT, SOFTMAX_GRADIENT,
 };
+
+/// A recurrent operator.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Unit {
+    Lstm,
+    /// Its reset gate multiplies the state.
+    Gru,
+    /// Its reset gate multiplies what the recurrence gives.
+    LateGru,
+    /// The hyperbolic tangent.
+    Rnn,
+    Rectified,
+}
+
+impl Unit {
+    fn op(self) -> (&'static str, usize) {
+        match self {
+            Unit::Lstm => ("LSTM", 4),
+            Unit::Gru | Unit::LateGru => ("GRU", 3),
+            Unit::Rnn | Unit::Rectified => ("RNN", 1),
+        }
+    }
+
+    fn kernels(self) -> [&'static str; 2] {
+        match self {
+            Unit::Lstm => [LSTM, LSTM_GRADIENT],
+            Unit::Gru | Unit::LateGru => [GRU, GRU_GRADIENT],
+            Unit::Rnn | Unit::Rectified => [RNN, RNN_GRADIENT],
+        }
+    }
+
+    fn of(self, node: Node, directions: usize) -> Node {
+        match self {
+            Unit::LateGru => node.with("linear_before_reset", Attribute::Int(1)),
+            Unit::Rectified => {
+                node.with("activations", Attribute::Strings(vec!["Relu".to_owned(); directions]))
+            }
+            _ => node,
+        }
+    }
+}
+
+/// Whether biases and first states are given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Given {
+    All,
+    Weights,
+}
 
 /// What is read of a recurrent network.
 #[derive(Clone, Copy, Debug)]
@@ -13,12 +62,15 @@ enum Read {
     LastCell,
 }
 
-/// A recurrent network between products, with given first states.
-fn lstm_network(
+/// A recurrent network between products.
+fn recurrent_network(
+    unit: Unit,
+    given: Given,
     [steps, batch, features, hidden]: [usize; 4],
     direction: &str,
     read: Read,
 ) -> Small {
+    let (op, gates) = unit.op();
     let directions = if direction == "bidirectional" { 2 } else { 1 };
     let mut small = Small::new(&[batch, steps, 3]);
     let first = small.weight(&[3, features], 0.0);
@@ -26,26 +78,28 @@ fn lstm_network(
     // Recurrent operators take time first.
     let order = |axes: &[i64]| [("perm", Attribute::Ints(axes.to_vec()))];
     small = small.node("Transpose", &[], &order(&[1, 0, 2]), &[steps, batch, features]);
-    let inputs = [
+    let mut inputs = vec![
         small.value(),
-        small.weight(&[directions, 4 * hidden, features], 0.0),
-        small.weight(&[directions, 4 * hidden, hidden], 0.0),
-        small.weight(&[directions, 8 * hidden], 0.0),
-        String::new(),
-        small.weight(&[directions, batch, hidden], 0.0),
-        small.weight(&[directions, batch, hidden], 0.0),
+        small.weight(&[directions, gates * hidden, features], 0.0),
+        small.weight(&[directions, gates * hidden, hidden], 0.0),
     ];
+    if given == Given::All {
+        inputs.push(small.weight(&[directions, 2 * gates * hidden], 0.0));
+        inputs.push(String::new());
+        let states = if unit == Unit::Lstm { 2 } else { 1 };
+        inputs.extend((0..states).map(|_| small.weight(&[directions, batch, hidden], 0.0)));
+    }
     small.count += 1;
     let name = small.value();
     let outputs = match read {
-        Read::AllStates => [name.as_str(), "", ""],
-        Read::LastState => ["", name.as_str(), ""],
-        Read::LastCell => ["", "", name.as_str()],
+        Read::AllStates => vec![name.as_str()],
+        Read::LastState => vec!["", name.as_str()],
+        Read::LastCell => vec!["", "", name.as_str()],
     };
-    let node = Node::new("LSTM", inputs.iter().map(String::as_str).collect::<Vec<_>>(), outputs)
+    let node = Node::new(op, inputs.iter().map(String::as_str), outputs)
         .with("hidden_size", Attribute::Int(hidden as i64))
         .with("direction", Attribute::String(direction.to_owned()));
-    small.graph.nodes.push(node);
+    small.graph.nodes.push(unit.of(node, directions));
     let states = [directions, batch, hidden];
     small.shape = match read {
         Read::AllStates => [&[steps], &states[..]].concat(),
@@ -65,20 +119,47 @@ fn lstm_network(
     }
 }
 
+fn train_alike(unit: Unit, given: Given, sizes: [usize; 4], direction: &str, read: Read) {
+    let network = || recurrent_network(unit, given, sizes, direction, read);
+    let what = format!("{unit:?} {given:?} {sizes:?} {direction} {read:?}");
+    agree_in(Dialect::FusedProducts, &what, &unit.kernels(), network);
+}
+
 #[test]
 fn recurrent_networks_train_as_the_unrolled_ones_do() {
     // Hidden units that are no multiple of a vector, one step, more than one share of rows, more
     // hidden units than one block of a panel has.
     let sizes = [[5, 3, 4, 7], [1, 2, 3, 4], [4, 37, 2, 16], [3, 2, 5, 70]];
-    let reads = [Read::AllStates, Read::LastState, Read::LastCell];
-    let cases = sizes.map(|sizes| (sizes, Read::AllStates)).into_iter();
-    for (sizes, read) in cases.chain(reads.map(|read| (sizes[0], read))) {
+    for unit in [Unit::Lstm, Unit::Gru, Unit::LateGru, Unit::Rnn, Unit::Rectified] {
         for direction in ["forward", "reverse", "bidirectional"] {
-            let network = || lstm_network(sizes, direction, read);
-            let what = format!("{sizes:?} {direction} {read:?}");
-            agree_in(Dialect::FusedProducts, &what, &[LSTM, LSTM_GRADIENT], network);
+            for sizes in sizes {
+                train_alike(unit, Given::All, sizes, direction, Read::AllStates);
+            }
+            train_alike(unit, Given::Weights, sizes[0], direction, Read::AllStates);
+            train_alike(unit, Given::All, sizes[0], direction, Read::LastState);
         }
     }
+    for direction in ["forward", "reverse", "bidirectional"] {
+        train_alike(Unit::Lstm, Given::All, sizes[0], direction, Read::LastCell);
+    }
+}
+
+/// A plain network of which each direction has an activation of its own, or one that no kernel has.
+#[test]
+fn activations_of_directions_may_differ() {
+    let network = |activations: [&str; 2]| {
+        let (sizes, direction) = ([4, 3, 2, 5], "bidirectional");
+        let mut small = recurrent_network(Unit::Rnn, Given::All, sizes, direction, Read::AllStates);
+        let node = small.graph.nodes.iter_mut().find(|node| node.op == "RNN").unwrap();
+        let names = activations.map(str::to_owned).to_vec();
+        *node = node.clone().with("activations", Attribute::Strings(names));
+        small
+    };
+    let dialect = Dialect::FusedProducts;
+    agree_in(dialect, "two", &[RNN, RNN_GRADIENT], || network(["Tanh", "Relu"]));
+    agree_in(dialect, "other", &[], || network(["Tanh", "Softsign"]));
+    let nodes = operators(|| network(["Tanh", "Softsign"]), dialect);
+    assert!(!nodes.iter().any(|op| op == in_domain(RNN)), "{nodes:?}");
 }
 
 #[test]
