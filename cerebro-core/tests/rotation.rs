@@ -1,7 +1,7 @@
 //! Trials that begin together go round the workers and hardly wait.
 
-use cerebro_core::Seed;
-use cerebro_core::simulate::{KnownCosts, Uniform};
+use cerebro_core::simulate::{KnownCosts, Plan, Span, Uniform};
+use cerebro_core::{Seed, TrialId};
 
 fn worst(job: &Uniform) -> f64 {
     let ratios = (0..10).map(|seed| job.plan(Seed(seed)).run(|_| ()).unwrap().ratio());
@@ -73,4 +73,46 @@ fn failures_do_not_end_a_rotation_for_good() {
     let job =
         Uniform { trials: 8, sigma: 0.0, epochs: 5, failure_rate: 0.02, ..Uniform::default() };
     assert!(worst(&job) < 1.25);
+}
+
+/// The same plan, of units that are a single mini-batch: there is nothing to report before the end.
+fn silent(mut plan: Plan) -> Plan {
+    plan.partitions.iter_mut().for_each(|partition| partition.rows = 25);
+    plan.trials.iter_mut().for_each(|trial| trial.per_row *= 40);
+    plan
+}
+
+#[test]
+fn units_that_take_ten_times_as_long_and_say_nothing_keep_hardly_anybody_waiting() {
+    let job = Uniform { trials: 16, straggler_rate: 0.02, ..Uniform::default() };
+    let ratio = |seed| silent(job.plan(Seed(seed))).run(|_| ()).unwrap().ratio();
+    let mean = (0..20).map(ratio).sum::<f64>() / 20.0;
+    assert!(mean < 1.01, "{mean}");
+}
+
+#[test]
+fn a_worker_is_idle_for_a_unit_at_most_until_another_trial_takes_the_place_of_one_that_hangs() {
+    // One trial goes round by itself, and two of half its cost together.
+    let job = Uniform { trials: 3, partitions: 2, workers: 2, sigma: 0.0, ..Uniform::default() };
+    let job = Uniform { straggler_rate: 0.3, ..job };
+    let mut seen = 0;
+    for seed in 0..50 {
+        let mut plan = silent(job.plan(Seed(seed)));
+        plan.trials[0].per_row *= 2;
+        let mut spans = Vec::new();
+        plan.run(|span| spans.push(*span)).unwrap();
+        spans.sort_by_key(|span| span.start);
+        let took = |span: &Span| span.end.saturating_sub(span.start).as_secs_f64();
+        let (long, others): (Vec<Span>, _) =
+            spans.iter().partition(|span| span.unit.trial == TrialId(0));
+        if took(&long[0]) < 2.1 && took(&others[0]) > 5.0 {
+            seen += 1;
+            let next = spans
+                .iter()
+                .find(|span| span.worker == long[0].worker && span.start >= long[0].end);
+            let idle = next.unwrap().start.saturating_sub(long[0].end).as_secs_f64();
+            assert!(idle < 1.0, "{idle}");
+        }
+    }
+    assert!(seen > 0);
 }

@@ -4,22 +4,19 @@ use std::time::Duration;
 
 use super::dispatch::Choice;
 use super::job::NONE;
-use super::lookahead::Running;
 use super::policy::Policy;
 use super::report::Assignment;
 use super::scheduler::{Attempt, Scheduler};
 use super::underway::Underway;
 use crate::id::Unit;
 
-/// A unit that takes so many times as long as expected is late.
-const LATE: f64 = 1.01;
-
 impl Scheduler {
     /// The units that should start now; they count as running from here on.
     ///
     /// `now` is the time since any fixed instant. To be called after every other call that can have
     /// freed a slot or opened a unit. A unit that could start may be held back for one that is
-    /// about to become free, but never while nothing runs.
+    /// about to become free, but never while nothing runs, and not after
+    /// [`look_again_at`](Self::look_again_at).
     pub fn assign(&mut self, now: Duration) -> Vec<Assignment> {
         self.now = self.now.max(now);
         let mut choices = Vec::new();
@@ -109,28 +106,5 @@ impl Scheduler {
         let partitions: Vec<usize> = fitting.collect();
         let drawn = self.rng.below(partitions.len() as u64) as usize;
         Some(Choice { job, partition: *partitions.get(drawn)? as u32, worker })
-    }
-
-    /// The running units, with the seconds that they still take.
-    fn running_units(&self) -> Vec<Running> {
-        let workers = self.workers.iter().enumerate();
-        let units = workers.flat_map(|(worker, state)| {
-            state.running.iter().map(move |attempt| Running {
-                ends: self.still_takes(attempt, worker),
-                job: attempt.trial as u32,
-                partition: attempt.partition as u32,
-                worker: worker as u32,
-            })
-        });
-        units.collect()
-    }
-
-    /// Seconds that a running unit still takes, by what is known by now. One that is late is taken to
-    /// need a tenth more.
-    pub(super) fn still_takes(&self, attempt: &Attempt, worker: usize) -> f64 {
-        let elapsed = self.now.saturating_sub(attempt.started).as_secs_f64();
-        let estimate = || self.board.estimate(attempt.trial, attempt.partition, worker);
-        let expected = attempt.underway.takes.unwrap_or_else(estimate);
-        if elapsed > expected * LATE { elapsed * 0.1 } else { (expected - elapsed).max(0.0) }
     }
 }

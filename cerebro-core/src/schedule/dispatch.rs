@@ -145,10 +145,18 @@ impl Dispatcher {
                 self.jobs.push(node);
                 continue;
             }
-            let partitions = board.layout.range(Split::Validation);
-            let open = partitions.filter(|&p| board.is_open(job as usize, p));
-            let nodes = open.map(|p| JobNode { partition: p as u32, ..node });
-            self.jobs.extend(nodes.take(self.workers.len()));
+            // One for each slot, of those that its worker holds.
+            let mut open = board.open(job as usize).to_vec();
+            for node in &self.workers {
+                let worker = node.worker as usize;
+                let mut here = board.layout.open_here(&open, worker, Split::Validation);
+                let Some(p) = here.find(|&p| board.fits_on(job as usize, p, worker)) else {
+                    continue;
+                };
+                drop(here);
+                open[p / 64] &= !(1 << (p % 64));
+                self.jobs.push(JobNode { job, partition: p as u32, urgency, can_start: true });
+            }
         }
         let ready = self.jobs.len();
         for unit in soon {
@@ -298,6 +306,33 @@ fn newcomers_first(board: &mut Board, choices: &mut Vec<Choice>) {
         if let Some(choice) = choice {
             choices.push(choice);
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::id::{PartitionId, TrialId, WorkerId};
+    use crate::schedule::{PartitionSpec, Policy, Scheduler, TrialSpec, WorkerSpec};
+    use crate::seed::Seed;
+
+    #[test]
+    fn a_trial_is_validated_where_it_can_be_though_the_first_partition_has_no_holder() {
+        use crate::id::Split::{Train, Validation};
+        let specs = [(0, Train), (1, Validation), (2, Validation)];
+        let specs = specs.map(|(id, split)| PartitionSpec { id: PartitionId(id), split, rows: 10 });
+        let mut scheduler = Scheduler::new(Policy::default(), Seed(1), &specs).unwrap();
+        let partitions = vec![PartitionId(0), PartitionId(2)];
+        scheduler.worker_joined(&WorkerSpec { id: WorkerId(0), slots: 2, partitions }).unwrap();
+        scheduler.add_trial(&TrialSpec::new(TrialId(0), 1)).unwrap();
+        for expected in [0, 2] {
+            let started = scheduler.assign(Duration::ZERO);
+            assert_eq!(started.len(), 1);
+            assert_eq!(started[0].unit.partition, PartitionId(expected));
+            let second = Duration::from_secs(1);
+            scheduler.completed(started[0].unit, started[0].worker, second).unwrap();
         }
     }
 }

@@ -6,10 +6,11 @@
 //! copy of the board, under a handful of *plans*, and the best plan makes the next choice (a
 //! rollout algorithm: Bertsekas, Tsitsiklis, Wu 1997, "Rollout algorithms for combinatorial
 //! optimization", Journal of Heuristics 3). A plan is a window, within which those that end soon are
-//! counted as free, and biases of the priorities. The best plan so far is varied, and goes on to the
+//! counted as free, unless they are late by as much, and biases of the priorities. The best plan so far is varied, and goes on to the
 //! next choice: a local search that takes the whole run.
 //!
-//! Where jobs begin an epoch together, a [`Rotation`] of them is one more plan, for the whole run.
+//! Where jobs begin an epoch together, a [`Rotation`] of them is one more plan, for the whole run. It ends
+//! where a unit takes longer than it should by the time of another one.
 //!
 //! Time is spent in proportion to what the units themselves take, and only on the last few thousand
 //! units, so that the scheduler never costs more than a small share of one core.
@@ -64,6 +65,10 @@ const SPREADS: [f64; 4] = [0.05, 0.1, 0.3, 1.0];
 pub(super) struct Running {
     /// Seconds from now.
     pub(super) ends: f64,
+    /// Seconds since it should have ended.
+    pub(super) late: f64,
+    /// Seconds that it takes longer than it should.
+    pub(super) overrun: f64,
     /// `NONE` where the job has no other work: only the slot counts.
     pub(super) job: u32,
     pub(super) partition: u32,
@@ -211,6 +216,11 @@ impl Lookahead {
         bound: f64,
         choices: &mut Vec<Choice>,
     ) {
+        if self.unit_seconds > 0.0 && running.iter().any(|unit| unit.overrun > self.unit_seconds) {
+            // Nothing that was played through has such a unit in it.
+            self.rotation = None;
+            self.trusted_until = u64::MAX;
+        }
         let questions = board.units_left <= HORIZON && self.can_question_plan(board);
         if self.rotation.is_some() {
             if questions && !self.rotation_is_trusted {
@@ -245,6 +255,12 @@ impl Lookahead {
                 break;
             }
         }
+    }
+
+    /// For how many seconds longer than it should take a unit is waited for, if any is.
+    pub(super) fn patience(&self) -> Option<f64> {
+        let patience = if self.rotation.is_some() { self.unit_seconds } else { self.plan.window };
+        Some(patience).filter(|patience| *patience > 0.0)
     }
 
     /// Takes up a rotation where all jobs begin an epoch, if it ends no later than the greedy rule.
@@ -438,7 +454,8 @@ impl Lookahead {
                     let &Choice { job, partition, worker } = choice;
                     let took = board.estimate(job as usize, partition as usize, worker as usize);
                     board.start(job as usize, partition as usize, worker as usize);
-                    self.running.push(Running { ends: now + took, job, partition, worker });
+                    let (ends, late, overrun) = (now + took, 0.0, 0.0);
+                    self.running.push(Running { ends, late, overrun, job, partition, worker });
                     // What is certain to exceed the limit need not be played to its end.
                     makespan = makespan.max(now + took + board.remaining(job as usize));
                     self.steps -= 1.0;
@@ -482,7 +499,7 @@ impl Lookahead {
         if window == 0.0 || board.free().is_empty() || board.ready().is_empty() {
             return;
         }
-        let ending = running.iter().filter(|unit| unit.ends <= now + window);
+        let ending = running.iter().filter(|unit| unit.ends + unit.late <= now + window);
         self.soon.extend(ending.map(|unit| Soon {
             wait: unit.ends - now,
             job: unit.job,

@@ -31,6 +31,7 @@ mod cost;
 mod dispatch;
 mod error;
 mod fit;
+mod held;
 mod job;
 mod layout;
 mod lookahead;

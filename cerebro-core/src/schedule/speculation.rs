@@ -45,10 +45,8 @@ impl Scheduler {
         self.speculation = factor.filter(|factor| factor.is_finite()).map(|factor| factor.max(1.1));
     }
 
-    /// When a running unit will have taken so long that [`assign`](Self::assign) should be called to
-    /// run it a second time, if nothing else happens before. `None` without speculation, or where no
-    /// idle worker could run any.
-    pub fn overdue_at(&self) -> Option<Duration> {
+    /// When a running unit is to run a second time, if an idle worker can run any.
+    pub(super) fn overdue_at(&self) -> Option<Duration> {
         let factor = self.speculation?;
         let free = self.board.free().iter().map(|&worker| worker as usize);
         let times = free.flat_map(|worker| {
@@ -62,11 +60,12 @@ impl Scheduler {
         let Some(factor) = self.speculation else { return };
         for worker in self.board.free().to_vec() {
             let worker = worker as usize;
-            let candidates = self.candidates(worker);
-            let overdue = candidates.filter(|&a| self.overdue(a, worker, factor) <= self.now);
-            let left = |attempt: &Attempt| self.board.remaining(attempt.trial);
-            let most_left = overdue.max_by(|a, b| left(a).total_cmp(&left(b)));
-            if let Some(attempt) = most_left {
+            while self.board.seats[worker].free > 0 {
+                let candidates = self.candidates(worker);
+                let overdue = candidates.filter(|&a| self.overdue(a, worker, factor) <= self.now);
+                let left = |attempt: &Attempt| self.board.remaining(attempt.trial);
+                let most_left = overdue.max_by(|a, b| left(a).total_cmp(&left(b)));
+                let Some(attempt) = most_left else { break };
                 self.lookahead.end_rotation();
                 self.doubles.push(Double { unit: attempt.unit, settled: false });
                 assignments.push(self.start_again(attempt, worker));

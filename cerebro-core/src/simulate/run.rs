@@ -105,9 +105,9 @@ impl Plan {
             let Some(now) = run.next_event() else {
                 break;
             };
-            let overdue = scheduler.overdue_at().map(|at| at.as_nanos() as u64);
-            if let Some(overdue) = overdue.filter(|&at| at < now) {
-                run.now = run.now.max(overdue + 1);
+            let again = scheduler.look_again_at();
+            if let Some(again) = again.filter(|again| *again < Duration::from_nanos(now)) {
+                run.now = again.as_nanos() as u64;
                 continue;
             }
             run.now = now;

@@ -17,6 +17,8 @@ pub(crate) enum Act {
     Resume { trial: usize },
     Stop { trial: usize },
     SetEpochs { trial: usize, epochs: u32 },
+    // Until nothing is to be looked at again.
+    Wait,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -25,6 +27,7 @@ fn act() -> impl Strategy<Value = Act> {
         20 => (index.clone(), 0_u32..16).prop_map(|(running, took)| Act::Complete { running, took }),
         3 => index.clone().prop_map(|running| Act::Fail { running }),
         5 => (index.clone(), 0_u64..200).prop_map(|(running, rows)| Act::Report { running, rows }),
+        2 => Just(Act::Wait),
         1 => index.clone().prop_map(|worker| Act::Lose { worker }),
         1 => (0_usize..3, any::<u64>()).prop_map(|(slots, held)| Act::Join { slots, held }),
         1 => index.clone().prop_map(|worker| Act::Drain { worker }),
@@ -56,7 +59,11 @@ impl Setting {
         let of_worker = |act: &&Act| {
             matches!(
                 act,
-                Act::Complete { .. } | Act::Fail { .. } | Act::Report { .. } | Act::Lose { .. }
+                Act::Complete { .. }
+                    | Act::Fail { .. }
+                    | Act::Report { .. }
+                    | Act::Lose { .. }
+                    | Act::Wait
             )
         };
         self.acts.iter().filter(of_worker).cloned().collect()

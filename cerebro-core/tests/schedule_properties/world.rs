@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cerebro_core::schedule::{
-    Assignment, Completion, Failure, Next, PartitionSpec, Scheduler, TrialSpec, VisitOrders,
-    WorkerSpec,
+    Assignment, Completion, Failure, Next, PartitionSpec, Policy, Scheduler, TrialSpec,
+    VisitOrders, WorkerSpec,
 };
 use cerebro_core::{PartitionId, Seed, Split, TrialId, Unit, WorkerId};
 
@@ -43,6 +43,9 @@ pub(crate) struct World {
     /// Attempts at units that another one was faster at.
     superseded: BTreeSet<(Unit, WorkerId)>,
     now: Duration,
+    policy: Policy,
+    /// Whether it is known what any unit takes.
+    has_completed: bool,
 }
 
 impl World {
@@ -69,6 +72,8 @@ impl World {
             running: Vec::new(),
             superseded: BTreeSet::new(),
             now: Duration::ZERO,
+            policy: setting.policy.clone(),
+            has_completed: false,
         };
         for &(slots, held) in &setting.workers {
             world.join(slots, held);
@@ -203,15 +208,20 @@ impl World {
         self.workers.iter().filter(move |(_, record)| holds(record)).map(|(&id, _)| id)
     }
 
-    /// Open units of active trials on a partition, in this epoch or later.
+    /// Whether an active trial has an open unit on a partition, in this epoch or later.
     fn needs(&self, id: TrialId, spec: &PartitionSpec) -> bool {
+        let trial = &self.trials[&id];
+        let later = !trial.stopped && !trial.paused && self.epochs_done(trial) + 1 < trial.epochs;
+        later || self.needs_now(id, spec)
+    }
+
+    /// Whether it has one in this epoch.
+    fn needs_now(&self, id: TrialId, spec: &PartitionSpec) -> bool {
         let trial = &self.trials[&id];
         if trial.stopped || trial.paused {
             return false;
         }
         let epoch = self.epochs_done(trial);
-        let begun = self.has_begun(id);
-        let is_running = |unit: Unit| self.live().any(|other| other.unit == unit);
         let unit = Unit { trial: id, epoch, split: spec.split, partition: spec.id };
         let done = match spec.split {
             Split::Train => trial.trained.get(epoch as usize).is_some_and(|d| d.contains(&spec.id)),
@@ -219,8 +229,8 @@ impl World {
                 trial.validated.get(epoch as usize).is_some_and(|d| d.contains(&spec.id))
             }
         };
-        let this_epoch = (epoch < trial.epochs || begun) && !done && !is_running(unit);
-        this_epoch || epoch + 1 < trial.epochs
+        let runs = self.live().any(|other| other.unit == unit);
+        (epoch < trial.epochs || self.has_begun(id)) && !done && !runs
     }
 
     fn has_begun(&self, id: TrialId) -> bool {
@@ -248,6 +258,7 @@ impl World {
     pub(crate) fn complete(&mut self, at: usize, took: Duration) {
         let Assignment { unit, worker, .. } = self.running.swap_remove(at);
         let completion = self.scheduler.completed(unit, worker, took).unwrap();
+        self.has_completed = true;
         if self.superseded.remove(&(unit, worker)) {
             assert_eq!(completion, Completion::Superseded);
             return;
@@ -343,6 +354,7 @@ impl World {
                 self.scheduler.progress(unit, worker, rows, self.now);
             }
             Act::Complete { .. } | Act::Fail { .. } | Act::Report { .. } => {}
+            Act::Wait => self.wait(),
             Act::Lose { worker: at } => {
                 if let Some(id) = worker(self, at) {
                     self.lose(id);
@@ -378,6 +390,54 @@ impl World {
             }
         }
         self.assign();
+    }
+
+    /// Lets time go by without reports. The scheduler may ask to be called again, later, and once
+    /// for each unit that runs, or that starts then; after that it holds nothing back.
+    fn wait(&mut self) {
+        let slots: usize = self.workers.values().map(|record| record.slots).sum();
+        let mut looks = 0;
+        while let Some(at) = self.scheduler.look_again_at() {
+            assert!(at > self.now, "{at:?} is no later than {:?}", self.now);
+            looks += 1;
+            assert!(looks <= 2 * (slots + self.running.len()), "it is asked again and again");
+            self.now = at;
+            self.assign();
+        }
+        if self.has_completed && self.policy == Policy::LongestRemainingFirst {
+            let startable = self.startable();
+            assert_eq!(startable, None, "it is held back for good");
+        }
+    }
+
+    /// A trial and a worker that has a free slot for it, if there are any.
+    fn startable(&self) -> Option<(TrialId, WorkerId)> {
+        let busy = |worker| self.running.iter().filter(|other| other.worker == worker).count();
+        let free = |&(&id, record): &(&WorkerId, &WorkerRecord)| {
+            record.takes_units && busy(id) < record.slots
+        };
+        let workers: Vec<_> = self.workers.iter().filter(free).collect();
+        let mut pairs = self.trials.keys().flat_map(|&id| {
+            workers.iter().map(move |&(&worker, record)| (id, worker, &record.held))
+        });
+        let pair = pairs.find(|&(id, worker, held)| {
+            let mut specs = self.partitions.iter().filter(|spec| held.contains(&spec.id));
+            specs.any(|spec| self.could_start(id, spec, worker))
+        });
+        pair.map(|(id, worker, _)| (id, worker))
+    }
+
+    /// Whether the trial's next unit may be the one on a partition, and did not fail on the worker.
+    fn could_start(&self, id: TrialId, spec: &PartitionSpec, worker: WorkerId) -> bool {
+        let trial = &self.trials[&id];
+        let epoch = self.epochs_done(trial);
+        let trained = trial.trained.get(epoch as usize).map_or(0, Vec::len);
+        let trains = trained < self.training;
+        let runs = self.live().any(|other| other.unit.trial == id);
+        let unit = Unit { trial: id, epoch, split: spec.split, partition: spec.id };
+        let failed = trial.failures.get(&unit).is_some_and(|failed_on| failed_on.contains(&worker));
+        let is_next = trains == (spec.split == Split::Train) && !(trains && runs);
+        is_next && !failed && self.needs_now(id, spec)
     }
 
     fn change<E: std::fmt::Debug>(

@@ -1,4 +1,4 @@
-//! When a unit has taken too long, so that it should run a second time elsewhere.
+//! When a unit has taken too long: nobody should wait for it any more, or it should run a second time.
 
 use std::sync::mpsc;
 use std::task::{Context, Poll};
@@ -63,9 +63,9 @@ impl Alarm {
 impl Driver {
     /// Sees to it that units are looked at again once one of them takes too long.
     pub(super) fn watch_for_late_units(&mut self) {
-        if let (Some(alarm), Some(at)) = (&mut self.alarm, self.scheduler.overdue_at()) {
+        if let Some(at) = self.scheduler.look_again_at() {
             // A little later, so that it is past when the clock is read.
-            alarm.set(self.begun, at + Duration::from_millis(1));
+            self.alarm.set(self.begun, at.saturating_add(Duration::from_millis(1)));
         }
     }
 }

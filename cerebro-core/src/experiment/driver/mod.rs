@@ -89,8 +89,8 @@ pub(super) struct Driver {
     stopping: bool,
     /// The limit on the wall time, if there is one.
     wall: Option<WallTime>,
-    /// Rings when a unit has taken too long, if such units are to run a second time.
-    alarm: Option<Alarm>,
+    /// Rings when a unit has taken too long.
+    alarm: Alarm,
     /// Until when slot time without units was counted.
     counted: Duration,
     /// The paused trials that it was told all waits for.
@@ -189,9 +189,7 @@ impl Driver {
             {
                 return Poll::Ready(Happening::WallTimeOver);
             }
-            if let Some(alarm) = &mut self.alarm
-                && alarm.poll_ring(context).is_ready()
-            {
+            if self.alarm.poll_ring(context).is_ready() {
                 return Poll::Ready(Happening::Alarm);
             }
             if let Poll::Ready(said) = self.durable.poll_said(context) {

@@ -42,7 +42,7 @@ impl Driver {
             .iter()
             .map(|info| PartitionSpec { id: info.id, split: info.split, rows: info.rows })
             .collect();
-        let scheduler = Scheduler::new(experiment.policy.clone(), experiment.seed, &specs)?;
+        let mut scheduler = Scheduler::new(experiment.policy.clone(), experiment.seed, &specs)?;
         let mut summary = Summary::default();
         let mut ledger = ledger(&experiment, search);
         let opened = opened(&experiment, &*ledger.search, open, &mut summary).await?;
@@ -56,6 +56,11 @@ impl Driver {
         let loading = begun.elapsed();
         summary.loading = loading;
         summary.slots = workers.iter().map(|worker| worker.slots).sum();
+        scheduler.set_speculation(experiment.speculation);
+        let alarm = Alarm::start().map_err(|source| BackendError::Other {
+            context: "starting the thread that watches for late units".to_owned(),
+            source: source.into(),
+        })?;
         let mut driver = Self {
             rows: specs.iter().map(|spec| (spec.id, spec.rows)).collect(),
             workers: HashMap::new(),
@@ -73,7 +78,7 @@ impl Driver {
             controlled: true,
             stopping: false,
             wall: None,
-            alarm: None,
+            alarm,
             counted: loading,
             told_held: Vec::new(),
             few_trials: false,
@@ -100,7 +105,6 @@ impl Driver {
         driver.foresee_store_bound();
         driver.take_up(records.len()).await?;
         driver.limit_wall_time()?;
-        driver.allow_speculation()?;
         for event in early {
             // The only error is a defect of this crate, and shows again as soon as units run.
             let _ = driver.worker_event(event);
@@ -120,19 +124,6 @@ impl Driver {
         self.wall = Some(started);
         if before >= limit {
             self.wall_time_over();
-        }
-        Ok(())
-    }
-
-    /// Lets units that take too long run a second time, if that is asked for.
-    fn allow_speculation(&mut self) -> Result<(), ExperimentError> {
-        if self.experiment.speculation.is_some() {
-            self.scheduler.set_speculation(self.experiment.speculation);
-            let alarm = Alarm::start().map_err(|source| BackendError::Other {
-                context: "starting the thread that watches for late units".to_owned(),
-                source: source.into(),
-            })?;
-            self.alarm = Some(alarm);
         }
         Ok(())
     }

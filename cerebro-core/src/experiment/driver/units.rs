@@ -173,7 +173,7 @@ impl Driver {
 
     /// What a second attempt at a unit that is done would make is not wanted any more.
     fn cancel_other_attempts(&mut self, unit: Unit) {
-        if self.alarm.is_some() {
+        if self.experiment.speculation.is_some() {
             let others = self.running.iter_mut().filter(|((other, _), _)| *other == unit);
             for (_, running) in others {
                 running.superseded = true;
