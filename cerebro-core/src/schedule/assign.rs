@@ -30,7 +30,9 @@ impl Scheduler {
         let looks_ahead = matches!(self.policy, Policy::LongestRemainingFirst | Policy::Seeded);
         if looks_ahead && self.doubles.is_empty() && self.lookahead.is_wanted(&self.board) {
             let running = self.running_units();
-            let bound = self.bound_seconds().makespan();
+            self.lookahead.heed(&running);
+            let questions = self.lookahead.questions(&self.board);
+            let bound = questions.then(|| self.bound_seconds().makespan());
             let lookahead = &mut self.lookahead;
             lookahead.choose(&mut self.dispatcher, &self.board, &running, bound, &mut choices);
             assignments.extend(choices.drain(..).map(|choice| self.start(choice)));

@@ -206,24 +206,32 @@ impl Lookahead {
         (self.trusted_until..=self.trusted_until.saturating_mul(2)).contains(&left)
     }
 
-    /// The units to start on `board`, by the best plan found. `running` are the units that run, and
-    /// `bound` the seconds that no schedule can beat.
-    pub(super) fn choose(
-        &mut self,
-        dispatcher: &mut Dispatcher,
-        board: &Board,
-        running: &[Running],
-        bound: f64,
-        choices: &mut Vec<Choice>,
-    ) {
+    /// Whether a better plan is looked for at the next choice.
+    pub(super) fn questions(&self, board: &Board) -> bool {
+        board.units_left <= HORIZON && self.can_question_plan(board)
+    }
+
+    /// Takes in what is known of the units that run.
+    pub(super) fn heed(&mut self, running: &[Running]) {
         if self.unit_seconds > 0.0 && running.iter().any(|unit| unit.overrun > self.unit_seconds) {
             // Nothing that was played through has such a unit in it.
             self.rotation = None;
             self.trusted_until = u64::MAX;
         }
-        let questions = board.units_left <= HORIZON && self.can_question_plan(board);
+    }
+
+    /// The units to start on `board`, by the best plan found. `running` are the units that run, and
+    /// `bound` the seconds that no schedule can beat, if a better plan is to be looked for.
+    pub(super) fn choose(
+        &mut self,
+        dispatcher: &mut Dispatcher,
+        board: &Board,
+        running: &[Running],
+        bound: Option<f64>,
+        choices: &mut Vec<Choice>,
+    ) {
         if self.rotation.is_some() {
-            if questions && !self.rotation_is_trusted {
+            if let Some(bound) = bound.filter(|_| !self.rotation_is_trusted) {
                 self.question_rotation(dispatcher, board, running, bound);
             }
             if self.rotation.is_some() {
@@ -237,7 +245,7 @@ impl Lookahead {
         let (projected, numbers) = board.project();
         let running = project(running, &numbers);
 
-        if questions {
+        if let Some(bound) = bound {
             self.find_plan(dispatcher, &projected, &numbers, &running, bound, f64::INFINITY);
         }
 
@@ -300,7 +308,9 @@ impl Lookahead {
 
     /// Takes in that a unit was measured; `is_measured` says which workers are known by now.
     pub(super) fn measured(&mut self, is_measured: impl Fn(usize) -> bool) {
-        if self.rotation.as_ref().is_some_and(|rotation| rotation.workers().all(is_measured)) {
+        if self.rotation_is_trusted
+            && self.rotation.as_ref().is_some_and(|rotation| rotation.workers().all(is_measured))
+        {
             self.rotation_is_trusted = false;
         }
     }
