@@ -20,7 +20,8 @@ pub enum Policy {
     /// fix, so that its weights are the same bits whatever the cluster, and whatever other trials are
     /// trained beside it, are added, or end early. All trials go round one circle of the partitions,
     /// drawn from the seed, each from a place of its own, in every epoch: so they spread over the
-    /// workers, and little time is lost. To train one trial alone again under another number, use
+    /// workers, and little time is lost; least where there are two or three partitions for each worker. To
+    /// train one trial alone again under another number, use
     /// [`Replay`](Self::Replay) with the order that it had. The search is told of
     /// results in an order that does not depend on timing either, so it decides the same every
     /// time; a trial that is ahead of the others waits until it is its turn to be judged, unless the
