@@ -105,7 +105,12 @@ pub fn receiver_takes(bytes: &[u8]) {
     #[cfg(target_os = "linux")]
     let lent = {
         let stream = tokio::io::join(bytes, tokio::io::sink());
-        runtime.block_on(bulk::borrow(stream, crate::here::Process::this(), MOST_BYTES))
+        runtime.block_on(bulk::borrow(
+            stream,
+            crate::here::Process::this(),
+            MOST_BYTES,
+            &bulk::Spare::default(),
+        ))
     };
     #[cfg(not(target_os = "linux"))]
     let lent = Ok(Vec::new());

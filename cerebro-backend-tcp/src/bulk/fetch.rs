@@ -15,6 +15,7 @@ use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::lend::borrow;
+use super::spare::Spare;
 use super::{CHUNK, DIGEST, KEPT, MAX_WANTED, MOST_KEPT, codec, in_time, send};
 use crate::protocol::{Offer, Wanted};
 use crate::security::Security;
@@ -65,6 +66,7 @@ pub(crate) struct Fetched {
 pub(crate) struct Fetcher {
     security: Security,
     kept: Mutex<Vec<Kept>>,
+    spare: Spare,
 }
 
 /// A connection on which nothing is under way.
@@ -76,7 +78,7 @@ struct Kept {
 
 impl Fetcher {
     pub(crate) fn new(security: Security) -> Self {
-        Self { security, kept: Mutex::default() }
+        Self { security, kept: Mutex::default(), spare: Spare::default() }
     }
 
     /// Takes what is wanted from the first of `sources` that has it; damaged, it is asked for again.
@@ -159,7 +161,7 @@ impl Fetcher {
         let mut frames = FramedWrite::new(&mut connection, codec(MAX_WANTED));
         send(&mut frames, wanted.encode_to_vec().into()).await?;
         let received = match connection.peer().process {
-            Some(process) => borrow(&mut connection, process, limit).await,
+            Some(process) => borrow(&mut connection, process, limit, &self.spare).await,
             None => receive(&mut connection, limit).await,
         };
         // After anything else than an answer nobody knows what would come next.
@@ -167,6 +169,11 @@ impl Fetcher {
             self.keep(Kept { source: source.clone(), connection, since: Instant::now() });
         }
         received
+    }
+
+    /// Takes what is needed no more: its memory may serve what is fetched next.
+    pub(crate) fn forget(&self, states: impl IntoIterator<Item = State>) {
+        states.into_iter().for_each(|state| self.spare.put(state));
     }
 
     /// A connection to `source` that was used not long ago.

@@ -6,19 +6,23 @@ use std::io;
 
 use bytes::Bytes;
 use cerebro_core::State;
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::yield_now;
 use tokio_util::codec::{FramedRead, FramedWrite};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::fetch::{FetchError, offered};
+use super::spare::Spare;
 use super::{CHUNK, DIGEST, codec, in_time, send};
 use crate::here::{Piece, Process};
 use crate::protocol;
 
 /// The bytes that are read and hashed at a time: they stay in the cache, and others wait little.
 const READ: usize = 1 << 19;
+/// Who borrows less than this is told where it lies and its checksum at once: it waits no longer for
+/// both than to be woken a second time.
+const SMALL: u64 = 1 << 22;
 /// More pieces than this are not lent: an offer must not be long.
 const MOST_PIECES: usize = 4096;
 
@@ -40,7 +44,10 @@ pub(super) async fn lend(
     };
     let mut frames = FramedWrite::new(&mut stream, codec(DIGEST + CHUNK));
     to.admit();
-    send(&mut frames, prost::Message::encode_to_vec(&offer).into()).await?;
+    frames.feed(Bytes::from(prost::Message::encode_to_vec(&offer))).await?;
+    if parts.is_none() || offer.bytes > SMALL {
+        in_time(SinkExt::<Bytes>::flush(&mut frames)).await??;
+    }
     let Some(parts) = parts else { return Ok(()) };
     let mut digest = Xxh3Default::new();
     for chunk in parts.iter().flat_map(|part| part.chunks(READ)) {
@@ -74,6 +81,7 @@ pub(crate) async fn borrow(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     from: Process,
     limit: usize,
+    spare: &Spare,
 ) -> Result<Vec<u8>, FetchError> {
     let mut frames = FramedRead::new(&mut stream, codec(DIGEST + CHUNK));
     let offer = offered(&mut frames, limit).await?;
@@ -83,14 +91,14 @@ pub(crate) async fn borrow(
     let total = offer.pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(piece.bytes));
     let total = total.and_then(|total| usize::try_from(total).ok()).filter(|&sum| sum <= limit);
     let total = total.ok_or(FetchError::TooLarge { limit })?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(total).map_err(|_| FetchError::NoMemory(total as u64))?;
-    let mut digest = Xxh3Default::new();
+    let mut bytes = spare.take(total).map_err(|_| FetchError::NoMemory(total as u64))?;
+    let (mut digest, mut begun) = (Xxh3Default::new(), 0);
     for chunk in chunks(&offer.pieces) {
-        let begun = bytes.len();
-        bytes.resize(begun + chunk.iter().map(|piece| piece.bytes).sum::<usize>(), 0);
-        from.read(&chunk, &mut bytes[begun..]).map_err(FetchError::Memory)?;
-        digest.update(&bytes[begun..]);
+        let end = begun + chunk.iter().map(|piece| piece.bytes).sum::<usize>();
+        bytes.resize(end.max(bytes.len()), 0);
+        from.read(&chunk, &mut bytes[begun..end]).map_err(FetchError::Memory)?;
+        digest.update(&bytes[begun..end]);
+        begun = end;
         yield_now().await;
     }
     let Some(said) = in_time(frames.next()).await? else { return Err(FetchError::CutOff(0)) };
@@ -212,7 +220,8 @@ mod tests {
     async fn told(pieces: Vec<protocol::Piece>, digest: u64, limit: usize) -> FetchError {
         let (mut ours, mut theirs) = tokio::io::duplex(1 << 16);
         let lies = lie(&mut theirs, pieces, digest);
-        let (borrowed, ()) = tokio::join!(borrow(&mut ours, Process::this(), limit), lies);
+        let spare = Spare::default();
+        let (borrowed, ()) = tokio::join!(borrow(&mut ours, Process::this(), limit, &spare), lies);
         borrowed.unwrap_err()
     }
 
@@ -224,14 +233,18 @@ mod tests {
     #[test]
     fn a_state_of_many_pieces_is_read_where_it_lies() {
         block_on(async {
-            for sizes in [&[3, 0, 2 * READ, 1, READ - 1][..], &[0], &[1; 100], &[READ]] {
+            let spare = Spare::default();
+            for sizes in [&[3, 0, 2 * READ, 1, READ - 1][..], &[0], &[1; 100], &[60], &[READ]] {
                 let state = tensors(7, sizes);
                 let (mut ours, mut theirs) = tokio::io::duplex(64);
                 let lent = lend(&mut theirs, Process::this(), Some(state.clone()));
-                let borrowed = borrow(&mut ours, Process::this(), usize::MAX);
+                let borrowed = borrow(&mut ours, Process::this(), usize::MAX, &spare);
                 let (lent, borrowed) = tokio::join!(lent, borrowed);
                 lent.unwrap();
-                assert_eq!(borrowed.unwrap(), state.to_vec());
+                let borrowed = borrowed.unwrap();
+                assert_eq!(borrowed, state.to_vec());
+                // The next one may be read into the same memory.
+                spare.put(State::from(borrowed));
             }
         });
     }
@@ -239,12 +252,13 @@ mod tests {
     #[test]
     fn what_does_not_lie_in_memory_is_not_lent() {
         block_on(async {
+            let spare = Spare::default();
             for state in
                 [tensors(CHUNK + 1, &[1]), tensors(0, &[]), tensors(0, &vec![1; MOST_PIECES + 1])]
             {
                 let (mut ours, mut theirs) = tokio::io::duplex(64);
                 let lent = lend(&mut theirs, Process::this(), Some(state.clone()));
-                let borrowed = borrow(&mut ours, Process::this(), usize::MAX);
+                let borrowed = borrow(&mut ours, Process::this(), usize::MAX, &spare);
                 let (lent, borrowed) = tokio::join!(lent, borrowed);
                 lent.unwrap();
                 assert!(matches!(borrowed, Err(FetchError::NotLent)), "{borrowed:?}");

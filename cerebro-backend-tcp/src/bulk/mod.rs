@@ -18,6 +18,7 @@
 mod fetch;
 mod give;
 mod lend;
+mod spare;
 
 use std::future::Future;
 use std::io;
@@ -32,7 +33,7 @@ use tokio_util::codec::{FramedWrite, LengthDelimitedCodec};
 pub(crate) use fetch::{Fetched, Fetcher, Source};
 pub(crate) use give::{Holdings, serve};
 #[cfg(any(test, fuzzing))]
-pub(crate) use {fetch::receive, lend::borrow};
+pub(crate) use {fetch::receive, lend::borrow, spare::Spare};
 
 /// The bytes of a State that travel in one frame.
 const CHUNK: usize = 1 << 17;

@@ -128,13 +128,16 @@ pub(crate) struct Worker {
 pub(crate) struct Outbox {
     to: mpsc::UnboundedSender<protocol::FromDriver>,
     waiting: Arc<AtomicUsize>,
+    /// States that it may forget. It is told so with the next message, which wakes it anyway: an
+    /// order, or the answer to its heartbeat.
+    needless: Arc<Mutex<Vec<protocol::StateName>>>,
 }
 
 impl Outbox {
     /// The two ends of the way to a worker.
     pub(crate) fn new() -> (Self, impl Stream<Item = protocol::FromDriver> + Send + 'static) {
         let (to, outbound) = mpsc::unbounded();
-        let outbox = Self { to, waiting: Arc::default() };
+        let outbox = Self { to, waiting: Arc::default(), needless: Arc::default() };
         let waiting = Arc::clone(&outbox.waiting);
         let taken = move |_: &protocol::FromDriver| {
             waiting.fetch_sub(1, Ordering::Relaxed);
@@ -143,14 +146,31 @@ impl Outbox {
     }
 
     fn send(&self, what: from_driver::What) {
+        let states = std::mem::take(&mut *self.needless());
+        if !states.is_empty() {
+            self.put(from_driver::What::Drop(protocol::Drop { states }));
+        }
+        self.put(what);
+    }
+
+    fn let_go(&self, state: StateName) {
+        self.needless().push(state.into());
+    }
+
+    fn needless(&self) -> MutexGuard<'_, Vec<protocol::StateName>> {
+        // Nothing panics while it holds the lock.
+        self.needless.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, what: from_driver::What) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         // The session of a worker whose queue is gone is about to be found lost.
         let _ = self.to.unbounded_send(protocol::FromDriver { what: Some(what) });
     }
 
-    /// Messages that the worker has not taken.
+    /// Messages that the worker has not taken, and States that it is yet to be told of.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::Relaxed) + self.needless().len()
     }
 }
 
@@ -189,6 +209,10 @@ impl Worker {
 
     fn send(&self, what: from_driver::What) {
         self.to.send(what);
+    }
+
+    fn let_go(&self, state: StateName) {
+        self.to.let_go(state);
     }
 
     fn info(&self, id: WorkerId) -> WorkerInfo {

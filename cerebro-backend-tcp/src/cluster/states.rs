@@ -1,6 +1,6 @@
 //! States: who is told to hold which, and who to forget it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use cerebro_core::{State, TrialId, WorkerId};
@@ -38,17 +38,15 @@ impl Cluster {
         books: &Books,
         dropped: impl IntoIterator<Item = (Holder, StateName)>,
     ) {
-        let mut by_worker: BTreeMap<WorkerId, Vec<protocol::StateName>> = BTreeMap::new();
         let mut freed = Vec::new();
         for (holder, name) in dropped {
             match holder {
                 Holder::Driver => freed.extend(self.held().remove(&name)),
-                Holder::Worker(worker) => by_worker.entry(worker).or_default().push(name.into()),
-            }
-        }
-        for (worker, states) in by_worker {
-            if let Some(worker) = books.workers.get(&worker) {
-                worker.send(from_driver::What::Drop(protocol::Drop { states }));
+                Holder::Worker(id) => {
+                    if let Some(worker) = books.workers.get(&id) {
+                        worker.let_go(name);
+                    }
+                }
             }
         }
     }

@@ -137,11 +137,9 @@ pub fn serve_until(
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, WorkerError> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    // Models compute on the threads of the slots; this one only moves messages, and a second one
-    // would be woken more often than it helps.
-    let builder = builder.worker_threads(1).thread_name("cerebro-worker").enable_all();
-    builder.build().map_err(WorkerError::Threads)
+    // Models compute on the threads of the slots; the one that serves only moves messages, and a
+    // second one would be woken more often than it helps.
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WorkerError::Threads)
 }
 
 fn run(

@@ -56,6 +56,8 @@ pub(super) struct Session {
     running: Mutex<HashMap<u64, Cancellation>>,
     /// States on their way, so that none travels twice at once.
     arriving: Mutex<HashMap<StateName, Arc<tokio::sync::Mutex<()>>>>,
+    /// States that arrived and that the driver does not know of yet.
+    untold: Mutex<Vec<StateName>>,
 }
 
 /// A session that has begun, or why it has not.
@@ -105,6 +107,7 @@ impl Session {
             to,
             running: Mutex::default(),
             arriving: Mutex::default(),
+            untold: Mutex::default(),
         };
         tracing::info!(worker = %session.id, driver = worker.options.driver, "registered");
         Ok((Arc::new(session), inbound))
@@ -123,8 +126,30 @@ impl Session {
     }
 
     pub(super) fn say(&self, what: from_worker::What) {
+        for state in std::mem::take(&mut *self.untold()) {
+            self.send(held(state));
+        }
+        self.send(what);
+    }
+
+    fn send(&self, what: from_worker::What) {
         // Once the session is over, nobody wants to know.
         let _ = self.to.unbounded_send(FromWorker { what: Some(what) });
+    }
+
+    /// Says that a State is held here: at once, unless an order is under way. Then the driver is told
+    /// of both when it ends, or at the next heartbeat, and woken once.
+    fn say_held(&self, state: StateName) {
+        if self.running().is_empty() {
+            self.send(held(state));
+        } else {
+            self.untold().push(state);
+        }
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Vec<StateName>> {
+        // Nothing panics while it holds the lock.
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn forget(&self, order: u64) {
@@ -175,8 +200,7 @@ impl Session {
         }
         self.worker.metrics.states_received.inc();
         self.worker.metrics.state_bytes_received.inc_by(state.bytes() as u64);
-        let held = protocol::StateHeld { state: Some(name.into()) };
-        self.say(from_worker::What::StateHeld(held));
+        self.say_held(name);
         Ok(state)
     }
 
@@ -185,10 +209,7 @@ impl Session {
         let held = self.worker.states.get(name).is_some();
         match self.take_in(name, sources).await {
             // What was there already has been told of only if it was fetched just now.
-            Ok(_) if held => {
-                let held = protocol::StateHeld { state: Some(name.into()) };
-                self.say(from_worker::What::StateHeld(held));
-            }
+            Ok(_) if held => self.say_held(name),
             Ok(_) => {}
             Err(reason) => {
                 let missed = protocol::StateMissed { state: Some(name.into()), reason };
@@ -252,7 +273,8 @@ impl Session {
                 }
             }
             What::Drop(dropped) => {
-                self.worker.states.remove(dropped.states.into_iter().map(Into::into));
+                let names = dropped.states.into_iter().map(Into::into);
+                self.worker.fetcher.forget(self.worker.states.remove(names));
             }
             What::Leave(leave) => {
                 tracing::info!(reason = leave.reason, "the driver has no more work");
@@ -333,6 +355,10 @@ impl Opened {
         }
         ended
     }
+}
+
+fn held(state: StateName) -> from_worker::What {
+    from_worker::What::StateHeld(protocol::StateHeld { state: Some(state.into()) })
 }
 
 fn register(worker: &Worker, connection: &Connection) -> Result<protocol::Register, Ended> {

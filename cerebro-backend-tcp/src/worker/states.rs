@@ -58,12 +58,10 @@ impl States {
         Taken::In
     }
 
-    pub(super) fn remove(&self, names: impl IntoIterator<Item = StateName>) {
+    /// Lets States go, and gives them to whoever has a use for them.
+    pub(super) fn remove(&self, names: impl IntoIterator<Item = StateName>) -> Vec<State> {
         let mut held = self.lock();
-        let removed: Vec<State> =
-            names.into_iter().filter_map(|name| held.states.remove(&name)).collect();
-        drop(held);
-        drop(removed);
+        names.into_iter().filter_map(|name| held.states.remove(&name)).collect()
     }
 
     pub(super) fn run(&self) -> u64 {
