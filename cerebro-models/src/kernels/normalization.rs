@@ -6,13 +6,16 @@
     reason = "vector code comes of inlining into the function that enables the instructions"
 )]
 
+use std::ops::Range;
+
 use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType::{self, Float32};
 
 use super::exponential::Arithmetic;
 use super::node::{Fused, Parts, dims, for_each, input, output, refused, size};
 use super::silu::{silu, silu_slope};
-use super::sum::{sum, sums};
+use super::sum::{Partial, add, add_both, sums, total};
+use super::vector::fetch;
 
 /// Inputs: `x` of shape `[batch, channels, ...]`, scale, bias. Outputs: the normalized `x`, its
 /// means and its variances (divided by n) per channel. Attributes: `epsilon`; `activation`, what the
@@ -51,14 +54,32 @@ impl Layout {
         }
     }
 
+    /// Where the piece of `channel` in `row` is.
+    fn piece(self, row: usize, channel: usize) -> Range<usize> {
+        let start = (row * self.channels + channel) * self.area;
+        start..start + self.area
+    }
+
     /// Where the pieces of `channel` are.
-    fn pieces(self, channel: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-        (0..self.batch).map(move |row| {
-            let start = (row * self.channels + channel) * self.area;
-            start..start + self.area
-        })
+    fn pieces(self, channel: usize) -> impl Iterator<Item = Range<usize>> {
+        (0..self.batch).map(move |row| self.piece(row, channel))
+    }
+
+    /// Rows whose pieces are added up together: there are few sums of vectors then, and none is so long
+    /// that it becomes inexact.
+    fn groups(self) -> impl Iterator<Item = Range<usize>> {
+        let rows = (ADDED / self.area.max(1)).max(1);
+        (0..self.batch).step_by(rows).map(move |row| row..self.batch.min(row + rows))
+    }
+
+    /// The piece after that in `row`.
+    fn next<'x>(self, x: &'x [f32], row: usize, channel: usize) -> &'x [f32] {
+        if row + 1 < self.batch { &x[self.piece(row + 1, channel)] } else { &[] }
     }
 }
+
+/// Elements that are added up in single precision.
+const ADDED: usize = 1024;
 
 #[derive(Clone, Copy)]
 enum Activation {
@@ -173,21 +194,33 @@ struct Forward<'a> {
     settings: Settings,
 }
 
+/// The sum of `term` over a channel.
+#[inline(always)]
+fn channel_sum(x: &[f32], layout: Layout, channel: usize, term: impl Fn(f32) -> f32) -> f64 {
+    let mut sum = 0.0;
+    for rows in layout.groups() {
+        let mut partial = Partial::default();
+        for row in rows {
+            fetch(layout.next(x, row, channel));
+            add(&mut partial, &x[layout.piece(row, channel)], &term);
+        }
+        sum += f64::from(total(partial));
+    }
+    sum
+}
+
 /// Three passes over a channel, all but the first of which find it in the cache.
 #[inline(always)]
 fn forward<A: Arithmetic>(job: &Forward<'_>, channel: usize) {
     let Forward { x, layout, settings, .. } = *job;
     let count = (layout.batch * layout.area).max(1) as f64;
-    let pieces = || layout.pieces(channel);
-    let total: f64 = pieces().map(|piece| f64::from(sum(&x[piece], |x| x))).sum();
-    let mean = (total / count) as f32;
-    let squared = |x: f32| (x - mean) * (x - mean);
-    let squares: f64 = pieces().map(|piece| f64::from(sum(&x[piece], squared))).sum();
+    let mean = (channel_sum(x, layout, channel, |x| x) / count) as f32;
+    let squares = channel_sum(x, layout, channel, |x| (x - mean) * (x - mean));
     let variance = (squares / count) as f32;
     let affine =
         Affine::new(job.scale[channel], job.bias[channel], mean, variance, settings.epsilon);
     let floor = settings.floor();
-    for piece in pieces() {
+    for piece in layout.pieces(channel) {
         // SAFETY: the pieces of a channel overlap with no others.
         let y = unsafe { job.y.part(piece.clone()) };
         if settings.is_smooth() {
@@ -285,24 +318,31 @@ fn backward<A: Arithmetic>(job: &Backward<'_>, channel: usize) {
     // What the rectifier let through, as the forward pass computed it.
     let passed = |dy: f32, x: f32| if affine.apply(x) <= floor { 0.0 } else { dy };
     let (mut plain, mut along) = (0.0_f64, 0.0_f64);
-    for piece in layout.pieces(channel) {
-        let term = |dy: f32, x: f32| {
-            let dy = passed(dy, x);
-            (dy, dy * (x - mean))
-        };
-        let (one, two) = if settings.is_smooth() {
-            // SAFETY: the pieces of a channel overlap with no others.
-            let back = unsafe { job.dx.part(piece.clone()) };
-            let x = &x[piece.clone()];
-            for ((back, dy), x) in back.iter_mut().zip(&dy[piece]).zip(x) {
-                *back = dy * silu_slope::<A>(affine.apply(*x));
+    let term = |dy: f32, x: f32| {
+        let dy = passed(dy, x);
+        (dy, dy * (x - mean))
+    };
+    for rows in layout.groups() {
+        let mut partial = [Partial::default(); 2];
+        for row in rows {
+            let piece = layout.piece(row, channel);
+            fetch(layout.next(dy, row, channel));
+            fetch(layout.next(x, row, channel));
+            if settings.is_smooth() {
+                // SAFETY: the pieces of a channel overlap with no others.
+                let back = unsafe { job.dx.part(piece.clone()) };
+                let x = &x[piece.clone()];
+                for ((back, dy), x) in back.iter_mut().zip(&dy[piece]).zip(x) {
+                    *back = dy * silu_slope::<A>(affine.apply(*x));
+                }
+                add_both(&mut partial, back, x, term);
+            } else {
+                add_both(&mut partial, &dy[piece.clone()], &x[piece], term);
             }
-            sums(back, x, term)
-        } else {
-            sums(&dy[piece.clone()], &x[piece], term)
-        };
-        plain += f64::from(one);
-        along += f64::from(two);
+        }
+        let [one, two] = partial;
+        plain += f64::from(total(one));
+        along += f64::from(total(two));
     }
     let count = (layout.batch * layout.area).max(1) as f64;
     let inverse = 1.0 / f64::from((variance + settings.epsilon).sqrt());

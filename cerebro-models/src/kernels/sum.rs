@@ -12,14 +12,31 @@ use super::node::{Parts, for_each};
 /// As many partial sums as keep the additions of several vectors in flight.
 const LANES: usize = 32;
 
-/// The sum over `x` of `term`, and of what else it gives: both are added up lane by lane.
+/// Sums of which each element adds to one lane.
+pub(super) type Partial = [f32; LANES];
+
+/// Adds `term` of each element of `x`.
 #[inline(always)]
-pub(super) fn sums<'a>(
-    a: &'a [f32],
-    b: &'a [f32],
+pub(super) fn add(partial: &mut Partial, x: &[f32], term: impl Fn(f32) -> f32) {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for x in chunks {
+        for lane in 0..LANES {
+            partial[lane] += term(x[lane]);
+        }
+    }
+    for (partial, x) in partial.iter_mut().zip(rest) {
+        *partial += term(*x);
+    }
+}
+
+/// Adds both of what `term` gives of the elements of `a` and `b`.
+#[inline(always)]
+pub(super) fn add_both(
+    [first, second]: &mut [Partial; 2],
+    a: &[f32],
+    b: &[f32],
     term: impl Fn(f32, f32) -> (f32, f32),
-) -> (f32, f32) {
-    let (mut first, mut second) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+) {
     let (a_chunks, a_rest) = a.as_chunks::<LANES>();
     let (b_chunks, b_rest) = b.as_chunks::<LANES>();
     for (a, b) in a_chunks.iter().zip(b_chunks) {
@@ -29,33 +46,26 @@ pub(super) fn sums<'a>(
             second[lane] += two;
         }
     }
-    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+    let lanes = first.iter_mut().zip(second);
+    for ((first, second), (a, b)) in lanes.zip(a_rest.iter().zip(b_rest)) {
         let (one, two) = term(*a, *b);
-        first[lane] += one;
-        second[lane] += two;
+        *first += one;
+        *second += two;
     }
-    (total(first), total(second))
 }
 
-/// The sum over `x` of `term`.
+/// The sum over `a` and `b` of `term`, and of what else it gives.
 #[inline(always)]
-pub(super) fn sum(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-    let mut partial = [0.0_f32; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for x in chunks {
-        for lane in 0..LANES {
-            partial[lane] += term(x[lane]);
-        }
-    }
-    for (lane, x) in rest.iter().enumerate() {
-        partial[lane] += term(*x);
-    }
-    total(partial)
+pub(super) fn sums(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> (f32, f32)) -> (f32, f32) {
+    let mut partial = [[0.0; LANES]; 2];
+    add_both(&mut partial, a, b, term);
+    let [first, second] = partial;
+    (total(first), total(second))
 }
 
 /// Halves added to halves, down to one.
 #[inline(always)]
-fn total(mut partial: [f32; LANES]) -> f32 {
+pub(super) fn total(mut partial: Partial) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {

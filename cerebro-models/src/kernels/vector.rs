@@ -55,6 +55,15 @@ pub(super) trait Vector: Copy {
     }
 }
 
+/// Has the processor fetch the first 4 KiB of `elements` into its second cache.
+#[inline(always)]
+pub(super) fn fetch(elements: &[f32]) {
+    for line in elements.chunks(16).take(64) {
+        // SAFETY: nothing is read.
+        unsafe { Portable::prefetch(line.as_ptr()) };
+    }
+}
+
 /// Four lanes, on any processor.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
