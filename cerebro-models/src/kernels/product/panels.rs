@@ -1,5 +1,6 @@
 //! A right matrix laid out once, to be multiplied by many left ones of few rows.
 
+use super::strided::Left;
 use super::{Ahead, LARGEST_TILE, LINE, Matrix, ROWS, Tile, multiply_rows, tile_columns};
 use crate::kernels::vector::Vector;
 
@@ -67,25 +68,31 @@ impl Panels {
     /// Multiplies `left`, whose rows follow each other, by the matrix. Rows of `c` lie
     /// [`stride`](Self::stride) elements apart.
     pub(in crate::kernels) fn multiply(&self, left: &[f32], onto: Onto, c: &mut [f32]) {
-        self.multiply_fetching(left, onto, c, &[]);
+        assert!(self.inner > 0 && left.len().is_multiple_of(self.inner), "whole rows");
+        let rows = left.len() / self.inner;
+        let left = Left { elements: left, steps: [self.inner, 1] };
+        self.multiply_fetching((left, rows), onto, c, &[]);
     }
 
-    /// The same, and fetches `next` from memory meanwhile, as much of it as there is time for.
+    /// The same for `left` with so many rows, and fetches `next` from memory meanwhile, as much of it as
+    /// there is time for.
     pub(in crate::kernels) fn multiply_fetching(
         &self,
-        left: &[f32],
+        (left, rows): (Left<'_>, usize),
         onto: Onto,
         c: &mut [f32],
         next: &[&[f32]],
     ) {
-        assert!(self.inner > 0 && left.len().is_multiple_of(self.inner), "whole rows");
-        let rows = left.len() / self.inner;
+        let [row_step, place_step] = left.steps;
+        let last = rows.saturating_sub(1) * row_step + self.inner.saturating_sub(1) * place_step;
+        assert!(rows == 0 || last < left.elements.len(), "all rows are there");
         assert!(c.len() >= rows * self.stride(), "the result has room");
         let panels = self;
         // SAFETY: as asserted, all rows lie within the slices.
         widest!(multiply(
             panels: &Panels,
-            left: &[f32],
+            left: Left<'_>,
+            rows: usize,
             onto: Onto,
             c: &mut [f32],
             next: &[&[f32]],
@@ -95,19 +102,20 @@ impl Panels {
 
 /// # Safety
 ///
-/// `left` has whole rows, `c` has as many.
+/// `left` and `c` have so many rows.
 #[inline(always)]
 unsafe fn multiply<V: Vector, const _R: usize>(
     panels: &Panels,
-    left: &[f32],
+    left: Left<'_>,
+    rows: usize,
     onto: Onto,
     c: &mut [f32],
     next: &[&[f32]],
 ) {
     const NOTHING: [f32; 32] = [0.0; 32];
     const { assert!(LARGEST_TILE == ROWS * NOTHING.len()) };
-    let (inner, stride) = (panels.inner, panels.stride());
-    let (width, rows) = (2 * V::LANES, left.len() / inner);
+    let (inner, stride, width) = (panels.inner, panels.stride(), 2 * V::LANES);
+    let [row_step, place_step] = left.steps;
     // What a tile has time to fetch.
     let mut next = next.iter().flat_map(|next| next.chunks(LINE * inner.min(DEPTH)));
     for first in (0..inner).step_by(DEPTH) {
@@ -118,9 +126,9 @@ unsafe fn multiply<V: Vector, const _R: usize>(
                 unsafe {
                     let tile = Tile {
                         depth,
-                        left: left.as_ptr().add(row * inner + first),
-                        row_step: inner,
-                        place_step: 1,
+                        left: left.elements.as_ptr().add(row * row_step + first * place_step),
+                        row_step,
+                        place_step,
                         right: panels.elements.as_ptr().add(first * stride + column * depth),
                         right_step: width,
                         bias: (first == 0 && onto == Onto::Zeros).then_some(&NOTHING),

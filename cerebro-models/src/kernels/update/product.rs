@@ -12,6 +12,7 @@ use ort::value::TensorElementType;
 use super::rules::{Rule, Tensors, Whole, update_all};
 use super::{Settings, elements, elements_mut};
 use crate::kernels::node::{Fused, Parts, dims, for_each, input, output, refused, size};
+use crate::kernels::product::strided::Left;
 use crate::kernels::product::{Matrix, Onto, Panels, with_memory};
 use crate::kernels::sum::sum_rows;
 
@@ -101,10 +102,14 @@ impl<R: Rule> Kernel for ProductUpdate<R> {
                 with_memory(memory, height * panels.stride(), |gradient| {
                     LEFT.with(|memory| {
                         with_memory(memory, height * places, |left| {
-                            for (place, a) in a.chunks_exact(rows).enumerate() {
-                                let left = left[place..].iter_mut().step_by(places);
-                                left.zip(&a[rows_here.clone()]).for_each(|(to, from)| *to = *from);
+                            for (to, a) in left.chunks_exact_mut(height).zip(a.chunks_exact(rows)) {
+                                let from = &a[rows_here.clone()];
+                                match (to.as_chunks_mut::<ROWS>(), from.as_chunks::<ROWS>()) {
+                                    (([to], []), ([from], [])) => *to = *from,
+                                    _ => to.copy_from_slice(from),
+                                }
                             }
+                            let left = (Left { elements: left, steps: [1, height] }, height);
                             let range = rows_here.start * columns..rows_here.end * columns;
                             // SAFETY: each number has rows of its own, and parts of single rows
                             // are made only when this one is gone.
