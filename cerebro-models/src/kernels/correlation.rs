@@ -83,27 +83,45 @@ impl Image {
 /// `planes` has an element for each channel of each pixel, and so has `out`, laid out.
 #[inline(always)]
 unsafe fn lay_out<V: Vector, const _R: usize>(image: &Image, planes: &[f32], out: &mut [f32]) {
+    const MOST_LANES: usize = 16;
+    const { assert!(V::LANES <= MOST_LANES) };
     let ([height, width], pixel) = (image.size, image.pixel);
     let area = height * width;
-    let whole = [image.channels, width].map(|size| size - size % V::LANES);
-    for row in 0..height {
-        let start = image.offset(row + image.before[0], image.before[1]);
-        let pixels = &mut out[start..start + width * pixel];
+    let whole = [image.channels, area].map(|size| size - size % V::LANES);
+    // Squares of channels and of places, which may lie in several rows.
+    let (mut starts, mut row, mut column) = ([0; MOST_LANES], 0, 0);
+    let mut square = [0.0; MOST_LANES * MOST_LANES];
+    for place in (0..whole[1]).step_by(V::LANES) {
+        let is_row = column + V::LANES <= width;
+        for start in &mut starts[..V::LANES] {
+            *start = image.offset(row + image.before[0], column + image.before[1]);
+            column += 1;
+            if column == width {
+                (row, column) = (row + 1, 0);
+            }
+        }
         for channel in (0..whole[0]).step_by(V::LANES) {
-            for column in (0..whole[1]).step_by(V::LANES) {
-                // SAFETY: as of the caller: a square of channels and columns that both are there.
-                unsafe {
-                    V::transpose(
-                        planes.as_ptr().add(channel * area + row * width + column),
-                        area,
-                        pixels.as_mut_ptr().add(column * pixel + channel),
-                        pixel,
-                    );
+            // SAFETY: as of the caller: a square of channels and places that both are there.
+            unsafe {
+                let from = planes.as_ptr().add(channel * area + place);
+                let to = out.as_mut_ptr().add(channel);
+                if is_row {
+                    V::transpose(from, area, to.add(starts[0]), pixel);
+                    continue;
+                }
+                V::transpose(from, area, square.as_mut_ptr(), V::LANES);
+                for (lane, start) in starts.iter().enumerate().take(V::LANES) {
+                    V::store(V::load(square.as_ptr().add(lane * V::LANES)), to.add(*start));
                 }
             }
         }
+    }
+    for row in 0..height {
+        let start = image.offset(row + image.before[0], image.before[1]);
+        let pixels = &mut out[start..start + width * pixel];
+        let of_row = whole[1].saturating_sub(row * width).min(width);
         for channel in 0..image.channels {
-            let done = if channel < whole[0] { whole[1] } else { 0 };
+            let done = if channel < whole[0] { of_row } else { 0 };
             let from = channel * area + row * width;
             let values = &planes[from + done..from + width];
             for (column, value) in values.iter().enumerate() {
