@@ -73,7 +73,7 @@ impl Layout {
     }
 
     /// The piece after that in `row`.
-    fn next<'x>(self, x: &'x [f32], row: usize, channel: usize) -> &'x [f32] {
+    fn next(self, x: &[f32], row: usize, channel: usize) -> &[f32] {
         if row + 1 < self.batch { &x[self.piece(row + 1, channel)] } else { &[] }
     }
 }
