@@ -69,6 +69,13 @@ unsafe fn multiply_tile<V: Vector, const R: usize, const W: usize>(tile: &Tile<'
                 std::array::from_fn(|w| V::load(tile.c.add(r * tile.columns + w * V::LANES)))
             }),
         };
+        if !tile.beside.is_null() {
+            for r in 0..R {
+                for w in 0..W {
+                    V::prefetch(tile.beside.add(r * tile.columns + w * V::LANES));
+                }
+            }
+        }
         let (mut left, mut right) = (tile.left, tile.right);
         let (row_step, place_step, right_step) = (tile.row_step, tile.place_step, tile.right_step);
         let Ahead { from: mut ahead, step } = tile.ahead;
