@@ -451,3 +451,47 @@ unsafe fn outer_tile<V: Vector, const R: usize, const W: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::vector::Portable;
+
+    /// Each element is at the place of its pixel and channel, and zeros are around.
+    fn check(image: &Image, lay_out: impl Fn(&[f32], &mut [f32])) {
+        let [height, width] = image.size;
+        let planes: Vec<f32> = (1..=image.channels * height * width).map(|at| at as f32).collect();
+        let mut expected = vec![0.0; image.length()];
+        for (at, value) in planes.iter().enumerate() {
+            let (channel, place) = (at / (height * width), at % (height * width));
+            let (row, column) = (place / width, place % width);
+            let pixel = image.offset(row + image.before[0], column + image.before[1]);
+            expected[pixel + channel] = *value;
+        }
+        let mut found = vec![0.0; image.length()];
+        lay_out(&planes, &mut found);
+        assert!(found == expected, "{image:?}");
+    }
+
+    #[test]
+    fn images_of_any_size_are_laid_out() {
+        for channels in [1, 3, 16, 37] {
+            // Rows that are shorter than a vector, whole vectors, and others.
+            for size in [[1, 1], [4, 4], [8, 8], [5, 7], [3, 16], [2, 37]] {
+                let padded = [size[0] + 3, size[1] + 2];
+                let image = Image {
+                    channels,
+                    pixel: channels.next_multiple_of(4),
+                    size,
+                    before: [1, 2],
+                    padded,
+                };
+                check(&image, |planes, out| image.lay_out(planes, out));
+                // SAFETY: there is an element for each channel of each pixel on both sides.
+                check(&image, |planes, out| unsafe {
+                    lay_out::<Portable, 4>(&image, planes, out);
+                });
+            }
+        }
+    }
+}
