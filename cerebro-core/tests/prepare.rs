@@ -129,7 +129,7 @@ fn every_row_is_in_one_partition_and_keeps_its_values() {
             TensorSpec::new("x", ElementType::F32, [2]),
             TensorSpec::new("id", ElementType::I64, []),
             TensorSpec::new("list", ElementType::F32, [3, 1]),
-            TensorSpec::new("class", ElementType::I64, []),
+            TensorSpec { classes: Some(5), ..TensorSpec::new("class", ElementType::I64, []) },
         ]
     );
     let mut seen = BTreeSet::new();

@@ -1,7 +1,7 @@
 //! [`Bindings`]: which tensor of the data set feeds which input of the model.
 
 use cerebro_core::ModelError;
-use cerebro_core::data::Partition;
+use cerebro_core::data::{Partition, TensorSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::loss::Loss;
@@ -64,6 +64,17 @@ impl Bindings {
         let target = target.map(|target| (target, self.target.as_str(), labels));
         let columns: Vec<(&DataInput, &str, Option<Labels>)> = inputs.chain(target).collect();
         Feed::new(partition, &columns)
+    }
+
+    /// An error if the target among `tensors` is known to have more classes than the network gives.
+    pub(crate) fn check_classes(
+        &self,
+        interface: &Interface,
+        tensors: &[TensorSpec],
+    ) -> Result<(), ModelError> {
+        let target = tensors.iter().find(|spec| spec.name == self.target);
+        let labels = self.labels(interface).zip(target);
+        Ok(labels.map_or(Ok(()), |(labels, target)| labels.check(target))?)
     }
 
     fn labels(&self, interface: &Interface) -> Option<Labels> {

@@ -237,7 +237,8 @@ impl Trainer {
     }
 
     /// An error if the tensors of a data set cannot feed the network of `config`: if one that it takes
-    /// is not there, or is of another shape or type. What they hold is not looked at.
+    /// is not there, or is of another shape or type, or if the target is known to have more classes
+    /// than the network. What they hold is not looked at.
     pub fn check_data(&self, config: &Config, tensors: &[TensorSpec]) -> Result<(), ModelError> {
         let row = tensors.iter().map(|spec| {
             let shape = [&[1], &spec.shape[..]].concat();
@@ -252,7 +253,8 @@ impl Trainer {
         let (program, read) = self.prepare(config)?;
         let shapes = self.bindings.shapes(&program, &row, read.batch_size)?;
         let interface = program.interface(&shapes)?;
-        self.bindings.feed(&row, &interface, Task::Step).map(drop)
+        self.bindings.feed(&row, &interface, Task::Step)?;
+        self.bindings.check_classes(&interface, tensors)
     }
 
     /// The inference-only model of a trial: its network with the weights of `state`.

@@ -304,6 +304,12 @@ fn a_network_that_does_not_fit_the_data_is_told_before_anything_runs() {
         "{ builder",
         &["does not fit the data", "rows of shape [63]", "`pixels` has rows of shape [64]"],
     );
+    refuses(
+        "outputs = 10",
+        "outputs = 9",
+        "{ builder",
+        &["does not fit the data", "`label` has labels of 10 classes", "tells 9 apart"],
+    );
     let target = ["does not fit the data", "`pixels` has rows of shape [64]"];
     refuses("target = \"label\"", "target = \"pixels\"", "{ builder", &target);
 }

@@ -31,14 +31,11 @@ pub struct Catalogue {
 /// A tensor and the columns that it is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TensorEntry {
-    /// Name, element type and shape of a row.
+    /// Name, element type, shape of a row, and number of classes.
     #[serde(flatten)]
     pub spec: TensorSpec,
     /// The columns: one list column, or scalar columns in their order.
     pub columns: Vec<String>,
-    /// The number of classes, if the elements are class labels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub classes: Option<u64>,
     /// What was put where a value was missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fill_missing: Option<f64>,

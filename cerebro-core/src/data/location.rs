@@ -1,5 +1,6 @@
 //! [`Location`]: where files are, on a disk or in an object store, read and written by blocking calls.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::future::Future;
 use std::io::{self, Read};
@@ -88,6 +89,16 @@ impl std::fmt::Display for Location {
     }
 }
 
+/// What the environment says of stores: credentials, regions, endpoints. Variables that are empty say
+/// nothing, and those that are no text are none of a store's.
+fn settings(
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> impl Iterator<Item = (String, String)> {
+    environment
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(_, value)| !value.is_empty())
+}
+
 /// Why URLs of this scheme are not understood, if they are not.
 fn unsupported(scheme: &str) -> Option<String> {
     let (feature, is_built) = match scheme {
@@ -157,10 +168,10 @@ impl Location {
         }
         // Clients spawn connection tasks as they are made, so they need the runtime around them.
         let _inside = runtime()?.enter();
-        let (store, path) =
-            object_store::parse_url_opts(&url, std::env::vars()).map_err(|error| {
-                wrong(unsupported(url.scheme()).unwrap_or_else(|| error.to_string()))
-            })?;
+        let settings = settings(std::env::vars_os());
+        let (store, path) = object_store::parse_url_opts(&url, settings).map_err(|error| {
+            wrong(unsupported(url.scheme()).unwrap_or_else(|| error.to_string()))
+        })?;
         Ok(Location(Place::Object { store: Arc::from(store), path, url: Some(text.clone()) }))
     }
 
@@ -470,4 +481,26 @@ fn runtime() -> Result<&'static Runtime, DataError> {
         location: "an object store".to_owned(),
         reason: format!("the runtime for its requests did not start: {reason}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_that_are_empty_are_not_set() {
+        let given = [("AWS_REGION", "here"), ("AWS_ENDPOINT", "")];
+        let given = given.map(|(name, value)| (name.into(), value.into()));
+        let read: Vec<_> = settings(given.into_iter()).collect();
+        assert_eq!(read, [("AWS_REGION".to_owned(), "here".to_owned())]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn variables_that_are_no_text_are_passed_over() {
+        use std::os::unix::ffi::OsStringExt;
+        let strange = OsString::from_vec(vec![0xff]);
+        let given = [("LS_COLORS".into(), strange.clone()), (strange, "here".into())];
+        assert_eq!(settings(given.into_iter()).count(), 0);
+    }
 }

@@ -44,6 +44,9 @@ pub struct TensorSpec {
     pub element: ElementType,
     /// The shape of one row: `[]` for a scalar, `[64]` for a vector, `[3, 32, 32]` for an image.
     pub shape: Vec<usize>,
+    /// The number of classes, if the elements are known to be class labels: they count from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<u64>,
 }
 
 impl TensorSpec {
@@ -53,7 +56,7 @@ impl TensorSpec {
         element: ElementType,
         shape: impl Into<Vec<usize>>,
     ) -> Self {
-        Self { name: name.into(), element, shape: shape.into() }
+        Self { name: name.into(), element, shape: shape.into(), classes: None }
     }
 
     /// The number of elements in one row.

@@ -110,7 +110,6 @@ impl<'a> Transform<'a> {
         let output = output.map(|spec| TensorEntry {
             spec,
             columns: vec![self.column.clone()],
-            classes: None,
             fill_missing: None,
             normalization: None,
         });

@@ -110,6 +110,19 @@ pub enum StepError {
         /// The number of classes.
         classes: usize,
     },
+    /// A target of more classes than the model tells apart.
+    #[error(
+        "tensor `{tensor}` has labels of {found} classes, but the model tells {classes} apart: give \
+         it as many outputs"
+    )]
+    Classes {
+        /// The data set's tensor.
+        tensor: String,
+        /// The number of its classes.
+        found: u64,
+        /// The number of the model's classes.
+        classes: usize,
+    },
     /// A value that is no number.
     #[error(
         "row {row} of tensor `{tensor}` holds {value}: remove such rows or fill them in when preparing the data"
@@ -141,6 +154,7 @@ impl From<StepError> for ModelError {
         let context = match error {
             StepError::RowShape { .. }
             | StepError::Label { .. }
+            | StepError::Classes { .. }
             | StepError::NotFinite { .. }
             | StepError::Element { .. } => "cannot train on this data",
             _ => "cannot train",

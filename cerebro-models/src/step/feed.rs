@@ -31,6 +31,20 @@ pub(crate) struct Labels {
     pub(crate) ignored: Option<i64>,
 }
 
+impl Labels {
+    /// An error if the data set's tensor `spec` is known to have labels beyond these.
+    pub(crate) fn check(self, spec: &TensorSpec) -> Result<(), StepError> {
+        let Some(found) = spec.classes else { return Ok(()) };
+        let last = found.saturating_sub(1);
+        let ignored = self.ignored.is_some_and(|label| label as u64 == last);
+        let counted = found.saturating_sub(u64::from(ignored));
+        if counted <= self.classes as u64 {
+            return Ok(());
+        }
+        Err(StepError::Classes { tensor: spec.name.clone(), found, classes: self.classes })
+    }
+}
+
 impl<'p> Feed<'p> {
     /// Feeds each of `inputs` with the tensor named beside it; one that holds class labels comes
     /// with what they may be.
@@ -134,4 +148,27 @@ fn check_labels(
         label: values[at],
         classes: labels.classes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_has_as_many_classes_as_the_model_but_for_a_label_that_does_not_count() {
+        let spec = |classes| TensorSpec {
+            classes,
+            ..TensorSpec::new("label", ElementType::I64, Vec::new())
+        };
+        let labels = |ignored| Labels { classes: 10, ignored };
+        for fits in [None, Some(0), Some(10)] {
+            labels(None).check(&spec(fits)).unwrap();
+            labels(Some(0)).check(&spec(fits)).unwrap();
+        }
+        labels(Some(10)).check(&spec(Some(11))).unwrap();
+        for ignored in [None, Some(3), Some(-100)] {
+            let error = labels(ignored).check(&spec(Some(11))).unwrap_err().to_string();
+            assert!(error.contains("11 classes") && error.contains("tells 10 apart"), "{error}");
+        }
+    }
 }

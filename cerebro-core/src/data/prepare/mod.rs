@@ -164,7 +164,7 @@ impl Prepare {
             let mut tensor = TensorColumns::new(&entry.spec.name, entry.columns.clone())
                 .shape(entry.spec.shape.clone())
                 .element(entry.spec.element);
-            tensor.classes = entry.classes;
+            tensor.classes = entry.spec.classes;
             tensor.fill_missing = entry.fill_missing;
             self.options.tensors.push(tensor);
             if let Some(scaling) = &entry.normalization {

@@ -53,9 +53,8 @@ pub(super) fn resolve(
     };
     let conversions = columns.iter().enumerate().map(conversion).collect();
     let entry = TensorEntry {
-        spec: TensorSpec::new(name, element, shape),
+        spec: TensorSpec { classes: wanted.classes, ..TensorSpec::new(name, element, shape) },
         columns: columns.iter().map(|&column| schema.field(column).name().clone()).collect(),
-        classes: wanted.classes,
         fill_missing: wanted.fill_missing,
         normalization: None,
     };
