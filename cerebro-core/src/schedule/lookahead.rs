@@ -6,8 +6,8 @@
 //! copy of the board, under a handful of *plans*, and the best plan makes the next choice (a
 //! rollout algorithm: Bertsekas, Tsitsiklis, Wu 1997, "Rollout algorithms for combinatorial
 //! optimization", Journal of Heuristics 3). A plan is a window, within which those that end soon are
-//! counted as free, unless they are late by as much, and biases of the priorities. The best plan so far is varied, and goes on to the
-//! next choice: a local search that takes the whole run.
+//! counted as free, unless they are late by as much, and biases of the priorities. The best plan so far
+//! is varied, and goes on to the next choice: a local search that takes the whole run.
 //!
 //! Where jobs begin an epoch together, a [`Rotation`] of them is one more plan, for the whole run. It ends
 //! where a unit takes longer than it should by the time of another one.

@@ -200,8 +200,7 @@ fn renew<A: Arithmetic>(sums: &[f32], before: &[f32], kept: &mut [f32], y: &mut 
     }
 }
 
-/// The chain rule through one step of one row whose reset gate comes late; `later` becomes what reaches
-/// the state before by the update gate alone.
+/// The chain rule through one step of one row whose reset gate comes late; `later` as in [`renew_back`].
 #[inline(always)]
 fn late_back(
     by_hidden: &[f32],
@@ -212,30 +211,23 @@ fn late_back(
     later: &mut [f32],
 ) {
     let width = old.len();
-    let (by_hidden, later) = (&by_hidden[..width], &mut later[..width]);
-    let (update, rest) = kept[..4 * width].split_at(width);
-    let (reset, rest) = rest.split_at(width);
-    let (candidates, recurrent) = rest.split_at(width);
-    let (by_update, rest) = by_projected[..3 * width].split_at_mut(width);
-    let (by_reset, by_candidate) = rest.split_at_mut(width);
+    let (by_gates, by_candidate) = by_projected[..3 * width].split_at_mut(2 * width);
+    renew_back(by_hidden, old, kept, by_gates, by_candidate, later);
+    let (reset, recurrent) = (&kept[width..2 * width], &kept[3 * width..4 * width]);
+    let by_reset = &mut by_gates[width..];
     for at in 0..width {
-        let (z, r, n) = (update[at], reset[at], candidates[at]);
-        let by_y = by_hidden[at] + later[at];
-        by_update[at] = by_y * (old[at] - n) * (z * (1.0 - z));
-        by_candidate[at] = by_y * (1.0 - z) * (1.0 - n * n);
+        let r = reset[at];
         by_reset[at] = by_candidate[at] * recurrent[at] * (r * (1.0 - r));
-        later[at] = by_y * z;
     }
     let (gates, of_candidate) = by_recurrent[..3 * width].split_at_mut(2 * width);
-    gates[..width].copy_from_slice(by_update);
-    gates[width..].copy_from_slice(by_reset);
+    gates.copy_from_slice(by_gates);
     for at in 0..width {
         of_candidate[at] = by_candidate[at] * reset[at];
     }
 }
 
-/// The chain rule through [`renew`], by the sums of update gate and candidate; `later` as in
-/// [`late_back`].
+/// The chain rule through [`renew`], by the sums of update gate and candidate; `later` becomes what
+/// reaches the state before by the update gate alone.
 #[inline(always)]
 fn renew_back(
     by_hidden: &[f32],
