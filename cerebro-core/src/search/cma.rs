@@ -21,12 +21,12 @@ use crate::space::{Domain, Parameter, Space};
 /// [`Tpe`](super::Tpe) is better.
 ///
 /// - It works on the [positions](Domain::at) of values in their domains, so logarithms and quanta are
-///   what they are elsewhere. It starts in the middle with a standard deviation of 0.3 (Hansen 2016, "The
-///   CMA evolution strategy: a tutorial").
-/// - A generation has 4 + floor(3 ln n) results for n hyperparameters, as that tutorial says, or as
-///   [set](CmaEs::with_population): that of a trial is its loss after the last epoch, or [an earlier
-///   one](CmaEs::compared_after) where a search around this one ends most trials early. A trial that ends
-///   before without a person's doing is the worst of its generation.
+///   what they are elsewhere. It starts in the middle with a standard deviation of a sixth of the domain,
+///   so that hardly anything is drawn beyond its ends, which would be moved onto them.
+/// - A generation has 4 + floor(3 ln n) results for n hyperparameters (Hansen 2016, "The CMA evolution
+///   strategy: a tutorial"), or as [set](CmaEs::with_population): that of a trial is its loss after the
+///   last epoch, or [an earlier one](CmaEs::compared_after) where a search around this one ends most
+///   trials early. A trial that ends before without a person's doing is the worst of its generation.
 /// - It never waits: as long as a generation is not complete, more Configs are drawn from the same
 ///   density, and whichever results come first are the generation's.
 /// - When it has converged it starts again from the middle with twice the population (Auger and Hansen
@@ -94,7 +94,7 @@ enum Step {
 const KIND: &str = "cma_es";
 
 /// The standard deviation that it starts with, of positions from 0 to 1.
-const DEVIATION: f64 = 0.3;
+const DEVIATION: f64 = 1.0 / 6.0;
 
 /// No larger population makes sense, whatever the number of restarts.
 const LARGEST: u32 = 4096;
