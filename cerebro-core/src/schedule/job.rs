@@ -28,7 +28,7 @@ pub(super) const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Orders {
     Free,
-    /// By the ring, or as [`Board::bind`] says.
+    /// By the ring, or as [`Board::bind`](super::board::Board::bind) says.
     Fixed,
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize as DeriveDeserialize, Serialize};
 use super::{Depth, Encoder, Network};
 
 /// A builder of [`nn`](super) by name, with its parameters: what a program says by calling
-/// [`mlp`](super::mlp), said as data, so that it can be in a file or go to another process.
+/// [`mlp`](super::mlp()), said as data, so that it can be in a file or go to another process.
 ///
 /// Each size is a number, or the name of the hyperparameter that has it.
 ///
@@ -33,7 +33,7 @@ use super::{Depth, Encoder, Network};
     reason = "the fields are the parameters of the function that a variant names"
 )]
 pub enum NetworkSpec {
-    /// [`mlp`](super::mlp).
+    /// [`mlp`](super::mlp()).
     Mlp { inputs: Size, hidden: Sizes, outputs: Size },
     /// [`lenet`](super::lenet).
     Lenet { image: [usize; 3], outputs: Size },
@@ -41,9 +41,9 @@ pub enum NetworkSpec {
     Conv1d { series: [usize; 2], widths: Sizes, outputs: Size },
     /// [`resnet`](super::resnet); `depth` is 18 or 34.
     Resnet { depth: Size, width: Size, image: [usize; 3], outputs: Size },
-    /// [`lstm`](super::lstm).
+    /// [`lstm`](super::lstm()).
     Lstm { series: [usize; 2], hidden: Size, layers: Size, outputs: Size },
-    /// [`tabular`](super::tabular); a pair of `categories` is the number of categories and the
+    /// [`tabular`](super::tabular()); a pair of `categories` is the number of categories and the
     /// width of their embedding.
     Tabular { categories: Vec<(Size, Size)>, continuous: usize, hidden: Sizes, outputs: Size },
     /// [`transformer_encoder`](super::transformer_encoder), with the fields of [`Encoder`].

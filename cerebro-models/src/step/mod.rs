@@ -1,6 +1,6 @@
 //! Running training graphs: sessions, buffers, and the alternation of weights between two sets.
 //!
-//! A [`Stepper`](stepper::Stepper) holds what one architecture and one number of rows need in one
+//! A [`Stepper`] holds what one architecture and one number of rows need in one
 //! slot: the compiled graph and the buffers of a batch. The weights are not in it. A step reads
 //! them from one set of [`Buffer`]s and writes the new ones to another, so the State that a unit
 //! starts from stays as it was, shared and unread by others' writes, and a hop within a process
