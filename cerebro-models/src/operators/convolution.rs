@@ -130,7 +130,8 @@ fn conv_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, S
         let attributes = convolution.fused_attributes("places", &types[0].dims[2..]);
         vec![g.op(own.forward, &[x, w, bias], attributes)]
     } else {
-        g.emit("Conv", node.inputs, node.attributes.clone(), 1)
+        // With the padding in numbers: ONNX Runtime refuses `auto_pad` beside dilations.
+        g.emit("Conv", node.inputs, convolution.attributes(), 1)
     };
     Ok(Lowered { outputs, saved: Vec::new() })
 }

@@ -49,6 +49,8 @@ fn padding_that_keeps_the_size() {
             let attributes = none().with("auto_pad", mode).with("strides", strides);
             check_linear("Conv", &[x(&[1, 1, 5, 4]), x(&[2, 1, 3, 2])], attributes);
         }
+        let attributes = none().with("auto_pad", mode).with("dilations", vec![2, 3]);
+        check_linear("Conv", &[x(&[1, 4, 5, 4]), x(&[2, 2, 3, 2])], attributes.with("group", 2));
     }
 }
 
