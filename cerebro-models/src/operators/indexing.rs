@@ -159,35 +159,86 @@ fn gather_nd(g: &mut Builder, at: &Site<'_>) -> Gradients {
     Ok(vec![Some(g.reshape(table, &dims)), None])
 }
 
-/// What was overwritten has no gradient; what was written has that of its place.
-fn scatter_elements(g: &mut Builder, at: &Site<'_>) -> Gradients {
-    let axis = normalize_axis(at.attributes.int("axis", 0), g.dims(at.x(0)).len())?;
-    let (indices, dy) = (at.x(1), at.dy());
-    let picked = g.op("GatherElements", &[dy, indices], Builder::along(axis));
-    let data = match at.attributes.text("reduction", "none") {
-        "add" => dy,
-        "none" => {
-            let zeros = g.filled(0.0, at.x(2));
-            g.op("ScatterElements", &[dy, indices, zeros], Builder::along(axis))
-        }
-        other => return Err(format!("reduction `{other}` has no gradient")),
-    };
-    Ok(vec![Some(data), None, Some(picked)])
+/// How a scattering operator reads and writes the places that its indices name.
+struct Places {
+    read: &'static str,
+    write: &'static str,
+    indices: Value,
+    attributes: Attributes,
 }
 
-/// As for `ScatterElements`.
+impl Places {
+    fn read(&self, g: &mut Builder, from: Value) -> Value {
+        g.op(self.read, &[from, self.indices], self.attributes.clone())
+    }
+
+    fn write(&self, g: &mut Builder, to: Value, values: Value, reduction: &str) -> Value {
+        let attributes = self.attributes.clone().with("reduction", reduction);
+        g.op(self.write, &[to, self.indices, values], attributes)
+    }
+}
+
+fn scatter_elements(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let axis = normalize_axis(at.attributes.int("axis", 0), g.dims(at.x(0)).len())?;
+    let (read, write) = ("GatherElements", "ScatterElements");
+    let places = Places { read, write, indices: at.x(1), attributes: Builder::along(axis) };
+    scatter(g, at, &places)
+}
+
 fn scatter_nd(g: &mut Builder, at: &Site<'_>) -> Gradients {
-    let (indices, dy) = (at.x(1), at.dy());
-    let picked = g.op("GatherND", &[dy, indices], Attributes::none());
-    let data = match at.attributes.text("reduction", "none") {
-        "add" => dy,
+    let (read, write) = ("GatherND", "ScatterND");
+    let places = Places { read, write, indices: at.x(1), attributes: Attributes::none() };
+    scatter(g, at, &places)
+}
+
+/// What was overwritten has no gradient; what was written or added has that of its place.
+fn scatter(g: &mut Builder, at: &Site<'_>, places: &Places) -> Gradients {
+    let dy = at.dy();
+    let (data, updates) = match at.attributes.text("reduction", "none") {
+        "add" => (dy, places.read(g, dy)),
         "none" => {
             let zeros = g.filled(0.0, at.x(2));
-            g.op("ScatterND", &[dy, indices, zeros], Attributes::none())
+            (places.write(g, dy, zeros, "none"), places.read(g, dy))
         }
+        "mul" => scattered_product(g, at, places),
+        "max" | "min" => scattered_extremum(g, at, places),
         other => return Err(format!("reduction `{other}` has no gradient")),
     };
-    Ok(vec![Some(data), None, Some(picked)])
+    Ok(vec![Some(data), None, Some(updates)])
+}
+
+/// Each factor has the product of the others. A zero is left out of the product to find it.
+fn scattered_product(g: &mut Builder, at: &Site<'_>, places: &Places) -> (Value, Value) {
+    let (data, factors, dy) = (at.x(0), at.x(2), at.dy());
+    let ones = g.filled(1.0, data);
+    let others = places.write(g, ones, factors, "mul");
+    let by_data = g.mul(dy, others);
+    let (zero, one) = (g.scalar(0.0, factors), g.scalar(1.0, factors));
+    let is_zero = g.equal(factors, zero);
+    let none = g.filled(0.0, data);
+    let zeros = places.write(g, none, is_zero, "add");
+    let left_in = g.add(factors, is_zero);
+    let product = places.write(g, data, left_in, "mul");
+    let slope = g.mul(dy, product);
+    let slope = places.read(g, slope);
+    let slope = g.div(slope, left_in);
+    // Of a place without zeros all factors have a gradient, of one with a single zero only this.
+    let zeros = places.read(g, zeros);
+    let other_zeros = g.sub(zeros, is_zero);
+    let has_gradient = g.less(other_zeros, one);
+    (by_data, g.mul(slope, has_gradient))
+}
+
+/// The gradient goes to whatever has the extreme value, in equal parts, as PyTorch's
+/// `scatter_reduce` does it.
+fn scattered_extremum(g: &mut Builder, at: &Site<'_>, places: &Places) -> (Value, Value) {
+    let (data, updates, y) = (at.x(0), at.x(2), at.y(0));
+    let reached = places.read(g, y);
+    let (of_data, of_updates) = (g.equal(data, y), g.equal(updates, reached));
+    let count = places.write(g, of_data, of_updates, "add");
+    let share = g.div(at.dy(), count);
+    let picked = places.read(g, share);
+    (g.mul(share, of_data), g.mul(picked, of_updates))
 }
 
 fn top_k_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {

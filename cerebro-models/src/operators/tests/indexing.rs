@@ -49,6 +49,24 @@ fn scattered_elements() {
 }
 
 #[test]
+fn scattered_products_and_extrema_of_several_at_a_place() {
+    let given = |dims: &[usize], values: &[f64]| Input::Given(dims.to_vec(), values.to_vec());
+    for reduction in ["mul", "max", "min"] {
+        let attributes = none().with("reduction", reduction);
+        let places = ints(&[4, 1], &[2, 0, 2, 2]);
+        check("ScatterND", &[x(&[3]), places, x(&[4])], attributes.clone());
+        let attributes = attributes.with("axis", 1);
+        let places = ints(&[2, 3], &[0, 2, 0, 1, -2, 1]);
+        check("ScatterElements", &[x(&[2, 3]), places, x(&[2, 3])], attributes);
+    }
+    // No zero, one, and two of them.
+    let updates = given(&[6], &[2.0, 3.0, 0.0, 5.0, 0.0, 0.0]);
+    let places = ints(&[6], &[0, 0, 1, 1, 2, 2]);
+    let data = given(&[4], &[1.5, -2.0, 4.0, 3.0]);
+    check("ScatterElements", &[data, places, updates], none().with("reduction", "mul"));
+}
+
+#[test]
 fn scattered_by_coordinates() {
     for reduction in ["none", "add"] {
         let attributes = none().with("reduction", reduction);
