@@ -146,6 +146,7 @@ fn compute(op: &str, call: &Call<'_>, inputs: &[Option<Array>], output: &Type) -
         "Concat" => concat(call, inputs),
         "Gather" => gather(call, x, input(1)?.ints()?, dims),
         "Slice" => slice(call, x, dims),
+        "Tile" => tile(x, input(1)?.ints()?),
         "Range" => range(x, input(2)?, output.elements()),
         "ConstantOfShape" => constant_of_shape(call, dims),
         "Where" => {
@@ -226,6 +227,20 @@ fn slice(call: &Call<'_>, x: &Array, dims: &[usize]) -> Option<Array> {
             view.slice_axis_inplace(Axis(axis), range);
         }
         Some(view.to_owned())
+    })
+}
+
+/// Copies along each axis, none if so said.
+fn tile(x: &Array, repeats: &ArrayD<i64>) -> Option<Array> {
+    moved!(x, |view| {
+        let mut tiled = view.to_owned();
+        for (axis, &count) in repeats.iter().enumerate() {
+            let size = tiled.len_of(Axis(axis));
+            let copies = 0..size * usize::try_from(count).ok()?;
+            let places: Vec<usize> = copies.map(|place| place % size).collect();
+            tiled = tiled.select(Axis(axis), &places);
+        }
+        Some(tiled)
     })
 }
 

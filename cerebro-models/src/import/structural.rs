@@ -6,10 +6,11 @@ use crate::graph::{Attributes, Value, normalize_axis};
 use crate::onnx::{Attribute, DataType, Graph, Node, TensorData};
 
 /// The operators that importing resolves: supported without being in the table.
-pub(crate) const STRUCTURAL: [&str; 12] = [
+pub(crate) const STRUCTURAL: [&str; 13] = [
     "Constant",
     "If",
     "Loop",
+    "NonZero",
     "Optional",
     "OptionalGetElement",
     "SequenceConstruct",
@@ -44,6 +45,7 @@ impl Importer<'_, '_> {
             }
             "If" => self.branch(node)?,
             "Loop" => self.unroll(node)?,
+            "NonZero" => self.non_zero(node)?,
             "SequenceEmpty" => self.bind(output(node, 0)?, Entry::Sequence(Vec::new())),
             "SequenceConstruct" => {
                 let values = node.inputs.iter().map(|name| self.operand(name, node));
@@ -113,6 +115,30 @@ impl Importer<'_, '_> {
             let entry = self.entry(&from.name, node)?.clone();
             self.bind(to, entry);
         }
+        Ok(())
+    }
+
+    /// The places of the elements that are not zero, a row of indices per axis.
+    fn non_zero(&mut self, node: &Node) -> Result<(), GraphError> {
+        let name = input(node, 0)?;
+        let value = self.operand(name, node)?;
+        let constant = self.forward.graph.constant_of(value).ok_or_else(|| {
+            let found = format!("how many elements of `{name}` are not zero depends on the data");
+            refused(node, format!("{found}, and shapes must not: use a mask instead of indices"))
+        })?;
+        let (dims, values) = (constant.dims().to_vec(), constant.to_f64s());
+        let places = (0..values.len()).filter(|&place| values[place] != 0.0);
+        let places: Vec<usize> = places.collect();
+        let indices: Vec<i64> = (0..dims.len())
+            .flat_map(|axis| {
+                let stride: usize = dims[axis + 1..].iter().product();
+                places.iter().map(move |place| (place / stride, axis))
+            })
+            .map(|(index, axis)| (index % dims[axis]) as i64)
+            .collect();
+        let indices = TensorData::from_i64(&[dims.len(), places.len()], &indices);
+        let indices = self.forward.graph.constant(indices);
+        self.define(output(node, 0)?, indices);
         Ok(())
     }
 

@@ -138,6 +138,37 @@ fn sequences_are_resolved() {
 }
 
 #[test]
+fn parts_whose_sizes_are_repeated_numbers() {
+    let nodes = vec![
+        Node::new("Tile", ["two", "once"], ["larger"]),
+        Node::new("Tile", ["one", "once"], ["smaller"]),
+        Node::new("Tile", ["one", "never"], ["nothing"]),
+        Node::new("Concat", ["larger", "smaller", "nothing"], ["sizes"]).with("axis", 0),
+        Node::new("SplitToSequence", ["doubled", "sizes"], ["parts"]).with("axis", 1),
+        Node::new("SequenceAt", ["parts", "zero"], ["y"]),
+    ];
+    let list = |values: &[i64]| TensorData::from_i64(&[values.len()], values);
+    let zero = ("zero", TensorData::from_i64(&[], &[0]));
+    let (one, two) = (("one", list(&[1])), ("two", list(&[2])));
+    let more = vec![one, two, ("once", list(&[1])), ("never", list(&[0])), zero];
+    assert_eq!(of_nodes(18, &[2], nodes, more), [2.0, -4.0, 8.0, 1.0]);
+}
+
+#[test]
+fn the_places_that_are_not_zero_in_a_constant() {
+    let nodes = vec![
+        Node::new("NonZero", ["mask"], ["places"]),
+        Node::new("Transpose", ["places"], ["coordinates"]),
+        Node::new("GatherND", ["doubled", "coordinates"], ["picked"]),
+        Node::new("Reshape", ["picked", "shape"], ["y"]),
+    ];
+    let mask = TensorData::from_integers(DataType::Bool, &[2, 3], &[0, 1, 1, 1, 0, 1]);
+    let shape = TensorData::from_i64(&[2], &[2, 2]);
+    let found = of_nodes(18, &[2], nodes, vec![("mask", mask), ("shape", shape)]);
+    assert_eq!(found, [-4.0, 6.0, 8.0, -2.0]);
+}
+
+#[test]
 fn functions_are_inlined_with_their_attributes() {
     let inner = Function {
         name: "Leaky".to_owned(),
