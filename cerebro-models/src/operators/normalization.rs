@@ -17,6 +17,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::composed("InstanceNormalization", INSTANCE),
     Operator::composed("GroupNormalization", GROUP),
     Operator::composed("MeanVarianceNormalization", MEAN_VARIANCE),
+    Operator::composed("RMSNormalization", ROOT_MEAN_SQUARE),
     Operator::composed("LpNormalization", LP),
 ];
 
@@ -320,6 +321,25 @@ const MEAN_VARIANCE: Composition = |forward, node| {
     let least = forward.graph.scalar(1e-9, x);
     let divisor = forward.apply("Add", &[Some(deviation), Some(least)], none())?;
     Ok(vec![forward.apply("Div", &[Some(centered), Some(divisor)], none())?])
+};
+
+/// `scale x / sqrt(mean(x^2) + epsilon)`, the mean over all axes from `axis` on (Zhang and Sennrich
+/// 2019).
+const ROOT_MEAN_SQUARE: Composition = |forward, node| {
+    let (x, scale) = (node.required(0)?, node.required(1)?);
+    let rank = forward.graph.dims(x).len();
+    let axis = normalize_axis(node.attributes.int("axis", -1), rank)?;
+    let axes: Vec<i64> = (axis as i64..rank as i64).collect();
+    let axes = forward.graph.ints(&axes);
+    let none = Attributes::none;
+    let squared = forward.apply("Mul", &[Some(x), Some(x)], none())?;
+    let keep = none().with("keepdims", 1);
+    let mean = forward.apply("ReduceMean", &[Some(squared), Some(axes)], keep)?;
+    let epsilon = forward.graph.scalar(node.attributes.float("epsilon", 1e-5), x);
+    let shifted = forward.apply("Add", &[Some(mean), Some(epsilon)], none())?;
+    let root = forward.apply("Sqrt", &[Some(shifted)], none())?;
+    let normalized = forward.apply("Div", &[Some(x), Some(root)], none())?;
+    Ok(vec![forward.apply("Mul", &[Some(normalized), Some(scale)], none())?])
 };
 
 /// `x` divided by its L1 or L2 norm along the axis.

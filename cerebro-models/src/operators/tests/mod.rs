@@ -5,6 +5,7 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod convolution;
 mod indexing;
 mod loss;

@@ -64,4 +64,7 @@ fn normalization_by_norm_and_variance() {
         check("LpNormalization", &[within(&[2, 3], 0.2, 2.0)], attributes);
     }
     check("MeanVarianceNormalization", &[x(&[2, 2, 2, 2])], none());
+    check("RMSNormalization", &[x(&[2, 3, 4]), x(&[4])], none());
+    let attributes = none().with("axis", 1).with("epsilon", 0.1f32);
+    check("RMSNormalization", &[x(&[2, 3, 2]), x(&[3, 2])], attributes);
 }
