@@ -13,7 +13,7 @@ use given::{
 use super::interface::{
     DataInput, Interface, StatisticKind, StatisticOutput, Variable, VariableKind,
 };
-use super::parameters::{Roles, roles, untie};
+use super::parameters::{Roles, roles, tie, untie};
 use super::pattern::matches;
 use super::spec::{InputShapes, Selection, TrainingSpec};
 use super::{HYPERPARAMETERS, LOSS, STATISTICS};
@@ -91,6 +91,7 @@ impl Blueprint {
             Selection::Automatic => &[],
         };
         untie(&mut model.graph, named);
+        tie(&mut model.graph, named);
         crate::import::check_nodes(&model.graph, &output)?;
         let roles = roles(&model.graph, &spec, &output)?;
         let variables = variables(&model, &spec, &roles);
@@ -111,7 +112,7 @@ impl Blueprint {
     }
 
     /// The forward pass: the model that was given, its functions inlined and its initializers
-    /// untied, so that each variable but the slots is the initializer of its name.
+    /// tied or untied, so that each variable but the slots is the initializer of its name.
     pub fn model(&self) -> &Model {
         &self.model
     }

@@ -6,7 +6,7 @@ use super::pattern::matches;
 use super::spec::{Selection, TrainingSpec};
 use crate::error::GraphError;
 use crate::import::{for_each_input, needed_nodes};
-use crate::onnx::{Graph, TensorData};
+use crate::onnx::{Graph, Node, TensorData};
 
 /// The initializers of a model that trials own.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +62,8 @@ pub(super) fn roles(graph: &Graph, spec: &TrainingSpec, output: &str) -> Result<
                     });
                 }
             }
-            wanted.clone()
+            let mut seen = HashSet::new();
+            wanted.iter().filter(|name| seen.insert(*name)).cloned().collect()
         }
     };
     if selected.is_empty() {
@@ -155,6 +156,59 @@ fn untie_normalizations(graph: &mut Graph) {
             *input = name;
         }
     }
+}
+
+/// Ties matrices of which one is the other transposed.
+///
+/// Exporters that fold constants turn the weight of a last layer once and for all, also where it is
+/// the table of embeddings too, which is read as it is: the file then holds both. They become one
+/// parameter and a `Transpose`, unless both are `named`. Symmetric matrices, such as identities, may be
+/// equal without being tied.
+pub(super) fn tie(graph: &mut Graph, named: &[String]) {
+    let may_be_tied = |tensor: &TensorData| {
+        tensor.data_type().is_float()
+            && matches!(tensor.dims(), &[rows, columns] if rows > 1 && columns > 1)
+            && !is_uniform(tensor)
+            && !is_transposed(tensor, tensor)
+    };
+    let all = graph.initializers.iter().filter(|(_, tensor)| may_be_tied(tensor));
+    let all: Vec<(&String, &TensorData)> = all.collect();
+    let looked_up: HashSet<&String> = graph
+        .nodes
+        .iter()
+        .filter(|node| node.op == "Gather")
+        .filter_map(|node| node.inputs.first())
+        .collect();
+    // Of two the parameter is the one that was asked for, or else the table of embeddings.
+    let is_parameter = |name: &String| {
+        if named.is_empty() { looked_up.contains(name) } else { named.contains(name) }
+    };
+    let mut turned: Vec<(String, String)> = Vec::new();
+    for (name, tensor) in all.iter().filter(|(name, _)| is_parameter(name)) {
+        let others =
+            all.iter().filter(|(other, copy)| !is_parameter(other) && is_transposed(tensor, copy));
+        turned.extend(others.map(|(other, _)| ((*name).clone(), (*other).clone())));
+    }
+    for (name, other) in turned {
+        if graph.initializers.shift_remove(&other).is_some() {
+            let transpose = Node::new("Transpose", [name.as_str()], [other.as_str()]);
+            graph.nodes.insert(0, transpose.with("perm", vec![1, 0]));
+        }
+    }
+}
+
+/// Whether `other` is the matrix `tensor` transposed.
+fn is_transposed(tensor: &TensorData, other: &TensorData) -> bool {
+    let (&[rows, columns], data_type) = (tensor.dims(), tensor.data_type()) else { return false };
+    if other.dims() != [columns, rows] || other.data_type() != data_type {
+        return false;
+    }
+    let width = data_type.bytes();
+    let equal = |row: usize, column: usize| {
+        let (here, there) = (width * (row * columns + column), width * (column * rows + row));
+        tensor.bytes()[here..here + width] == other.bytes()[there..there + width]
+    };
+    (0..rows).all(|row| (0..columns).all(|column| equal(row, column)))
 }
 
 fn is_uniform(tensor: &TensorData) -> bool {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::onnx::{Attribute, Function};
+use crate::training::Selection;
 
 const X: [f32; 6] = [1.0, -2.0, 3.0, 4.0, 0.5, -1.0];
 
@@ -224,6 +225,30 @@ fn equal_tensors_that_an_exporter_merged_are_trained_apart() {
     let blueprint =
         Blueprint::new(model(&[3], &[3], nodes, vec![("first", tied)]), spec()).unwrap();
     assert_eq!(names(&blueprint), ["first"]);
+}
+
+#[test]
+fn a_table_of_embeddings_and_its_folded_transpose_are_one_parameter() {
+    let nodes = vec![
+        Node::new("Gather", ["table", "tokens"], ["embedded"]),
+        Node::new("Mul", ["embedded", "x"], ["mixed"]),
+        Node::new("MatMul", ["mixed", "onnx::MatMul_7"], ["y"]),
+    ];
+    let table = TensorData::from_f32(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let turned = TensorData::from_f32(&[3, 2], &[1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    let tokens = TensorData::from_i64(&[1], &[1]);
+    let more = vec![("table", table), ("onnx::MatMul_7", turned), ("tokens", tokens)];
+    let network = model(&[3], &[2], nodes, more);
+    let names = |selection: Selection| -> Vec<String> {
+        let spec = TrainingSpec { parameters: selection, ..spec() };
+        let blueprint = Blueprint::new(network.clone(), spec).unwrap();
+        blueprint.variables().iter().map(|variable| variable.name.clone()).collect()
+    };
+    assert_eq!(names(Selection::Automatic), ["table"]);
+    assert_eq!(names(Selection::Named(vec!["table".to_owned()])), ["table"]);
+    let both = ["table", "onnx::MatMul_7"].map(str::to_owned).to_vec();
+    assert_eq!(names(Selection::Named(both.clone())), both);
+    assert_eq!(predict(network, &[1.0, 1.0, 1.0], 1), [32.0, 77.0]);
 }
 
 #[test]
