@@ -148,8 +148,9 @@ fn per_channel(g: &mut Builder, value: Value, x: Value) -> Value {
 
 /// With `h = (x - mean) / s` and `s = sqrt(variance + epsilon)`: `dbias = sum dy`,
 /// `dscale = sum dy h`, `dx = scale / s (dy - dbias / n - h dscale / n)` (Ioffe and Szegedy 2015,
-/// section 3). Both affine maps in `dx` are inference operators again. Outside training the
-/// statistics are constants, and the last two terms fall away.
+/// section 3). Both affine maps in `dx` are inference operators again. Given
+/// statistics are inputs like others: the last two terms fall away, and `dmean = -scale / s dbias`,
+/// `dvariance = -scale / (2 s^2) dscale`.
 fn batch(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let (x, scale, dy) = (at.x(0), at.x(1), at.dy());
     let epsilon = at.attributes.float("epsilon", 1e-5);
@@ -172,7 +173,12 @@ fn batch(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let dscale = channel_reduction(g, "ReduceSum", product);
     if !own_statistics {
         let dx = affine(g, dy, [gain, zeros, zeros, ones], 0.0);
-        return Ok(vec![Some(dx), Some(dscale), Some(dbias), None, None]);
+        let falling = g.mul(gain, dbias);
+        let dmean = g.neg(falling);
+        let product = g.mul(scale, dscale);
+        let share = g.div(product, shifted);
+        let dvariance = g.scale(share, -0.5);
+        return Ok([dx, dscale, dbias, dmean, dvariance].map(Some).to_vec());
     }
     let count = g.value_type(x).elements() / g.dims(scale)[0].max(1);
     let share = g.scale(gain, -1.0 / count as f64);

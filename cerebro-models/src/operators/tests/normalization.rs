@@ -31,6 +31,10 @@ fn batch_normalization_with_given_statistics() {
     };
     let inputs = [x(&[3, 2, 2]), x(&[2]), x(&[2]), given(&[0.1, -0.2]), given(&[1.5, 0.7])];
     check("BatchNormalization", &inputs, none());
+    // Computed ones, as exporters write a normalization that keeps no running statistics.
+    let computed = [x(&[2]), within(&[2], 0.5, 1.5)];
+    let inputs = [x(&[3, 2, 2]), x(&[2]), x(&[2])].into_iter().chain(computed);
+    check("BatchNormalization", &inputs.collect::<Vec<_>>(), none());
 }
 
 #[test]
