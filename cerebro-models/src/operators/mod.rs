@@ -14,6 +14,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod columns;
 mod convolution;
 mod einsum;
 mod fused;
@@ -30,6 +31,7 @@ mod random;
 mod recurrent;
 mod reduction;
 mod resize;
+mod sampling;
 mod shapes;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -250,6 +252,7 @@ const FAMILIES: &[&[Operator]] = &[
     activation::OPERATORS,
     arithmetic::OPERATORS,
     attention::OPERATORS,
+    columns::OPERATORS,
     convolution::OPERATORS,
     einsum::OPERATORS,
     fused::OPERATORS,
@@ -266,6 +269,7 @@ const FAMILIES: &[&[Operator]] = &[
     recurrent::whole::OPERATORS,
     reduction::OPERATORS,
     resize::OPERATORS,
+    sampling::OPERATORS,
     trigonometry::OPERATORS,
 ];
 

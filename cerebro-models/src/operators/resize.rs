@@ -134,9 +134,6 @@ fn repetition(Resized { input, output, .. }: Resized, weights: &[f64]) -> Option
 /// The map of one axis as a matrix of output by input.
 fn weights(call: &Call<'_>, resized: Resized) -> Result<Vec<f64>, String> {
     let Resized { input, output, .. } = resized;
-    if call.attributes.flag("antialias") {
-        return Err("antialiasing has no gradient yet".to_owned());
-    }
     if output.saturating_mul(input) > LARGEST_MAP {
         return Err(format!("a map from {input} to {output} elements is too large"));
     }
@@ -144,6 +141,10 @@ fn weights(call: &Call<'_>, resized: Resized) -> Result<Vec<f64>, String> {
     for to in 0..output {
         let source = coordinate(call, resized, to)?;
         let row = &mut matrix[to * input..(to + 1) * input];
+        if call.attributes.flag("antialias") {
+            antialiased(call, source, resized.scale.min(1.0), row)?;
+            continue;
+        }
         match call.attributes.text("mode", "nearest") {
             "nearest" => row[nearest(call, source, input)?] = 1.0,
             "linear" => {
@@ -192,29 +193,55 @@ fn nearest(call: &Call<'_>, source: f64, input: usize) -> Result<usize, String> 
     Ok(rounded.clamp(0.0, input as f64 - 1.0) as usize)
 }
 
-/// Cubic convolution over four neighbours (Keys 1981); at the edges neighbours repeat, or are left
-/// out and the others weigh more (`exclude_outside`).
+/// A filter as wide as an element of the output, where that is wider than one of the input.
+fn antialiased(call: &Call<'_>, source: f64, scale: f64, row: &mut [f64]) -> Result<(), String> {
+    let a = call.attributes.float("cubic_coeff_a", -0.75);
+    let (support, filter): (f64, &dyn Fn(f64) -> f64) =
+        match call.attributes.text("mode", "nearest") {
+            "linear" => (1.0, &|d| (1.0 - d).max(0.0)),
+            "cubic" => (2.0, &|d| keys(a, d)),
+            other => return Err(format!("mode `{other}` has no antialiasing")),
+        };
+    let center = source + 0.5;
+    let first = (center - support / scale + 0.5).floor() as i64;
+    let end = (center + support / scale + 0.5).floor() as i64;
+    let taps =
+        (first..end).map(|place| (place, filter(((place as f64 - center + 0.5) * scale).abs())));
+    spread(call, &taps.collect::<Vec<_>>(), row);
+    Ok(())
+}
+
+/// The kernel of cubic convolution at distance `d` (Keys 1981).
+fn keys(a: f64, d: f64) -> f64 {
+    if d < 1.0 {
+        ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0
+    } else if d < 2.0 {
+        ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a
+    } else {
+        0.0
+    }
+}
+
+/// Cubic convolution over four neighbours.
 fn cubic(call: &Call<'_>, source: f64, row: &mut [f64]) {
     let a = call.attributes.float("cubic_coeff_a", -0.75);
     let below = source.floor();
-    let t = source - below;
-    let near = |d: f64| ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0;
-    let far = |d: f64| ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a;
-    let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
+    let taps = [-1.0, 0.0, 1.0, 2.0].map(|offset| {
+        let place = below + offset;
+        (place as i64, keys(a, (source - place).abs()))
+    });
+    spread(call, &taps, row);
+}
+
+/// Places and their weights, which add up to 1 here, as a row of the map; at the edges elements
+/// repeat, or are left out and the others weigh more (`exclude_outside`).
+fn spread(call: &Call<'_>, taps: &[(i64, f64)], row: &mut [f64]) {
     let last = row.len() as i64 - 1;
     let exclude = call.attributes.flag("exclude_outside");
-    let places = (-1..3).map(|tap| (below as i64).saturating_add(tap));
-    let inside: f64 = weights
-        .iter()
-        .zip(places.clone())
-        .filter(|(_, place)| !exclude || (0..=last).contains(place))
-        .map(|(weight, _)| weight)
-        .sum();
-    for (weight, place) in weights.into_iter().zip(places) {
-        if exclude && !(0..=last).contains(&place) {
-            continue;
-        }
-        let share = if exclude { weight / inside } else { weight };
-        row[place.clamp(0, last) as usize] += share;
+    let counts = |place: &i64| !exclude || (0..=last).contains(place);
+    let taps = || taps.iter().filter(|(place, _)| counts(place));
+    let total: f64 = taps().map(|(_, weight)| weight).sum();
+    for (place, weight) in taps() {
+        row[(*place).clamp(0, last) as usize] += weight / total;
     }
 }

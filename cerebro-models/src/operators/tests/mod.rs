@@ -6,6 +6,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod columns;
 mod convolution;
 mod indexing;
 mod loss;
@@ -17,6 +18,7 @@ mod random;
 mod recurrent;
 mod reduction;
 mod resize;
+mod sampling;
 mod table;
 
 use std::collections::HashMap;

@@ -43,3 +43,19 @@ fn a_given_size() {
     let attributes = none().with("mode", "linear").with("axes", vec![2, 3]);
     check_resize(&[1, 1, 3, 2], sizes(&[5, 4]), attributes);
 }
+
+#[test]
+fn antialiasing() {
+    for kind in ["linear", "cubic"] {
+        for exclude in [0, 1] {
+            let attributes = none()
+                .with("mode", kind)
+                .with("antialias", 1)
+                .with("exclude_outside", exclude)
+                .with("coordinate_transformation_mode", "half_pixel");
+            let sizes = vec![Input::None, Input::None, ints(&[4], &[1, 2, 3, 7])];
+            check_resize(&[1, 2, 8, 5], sizes, attributes.clone());
+            check_resize(&[1, 1, 6, 5], scales(&[1.0, 1.0, 0.5, 0.4]), attributes);
+        }
+    }
+}
