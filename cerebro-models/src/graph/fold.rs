@@ -147,6 +147,7 @@ fn compute(op: &str, call: &Call<'_>, inputs: &[Option<Array>], output: &Type) -
         "Gather" => gather(call, x, input(1)?.ints()?, dims),
         "Slice" => slice(call, x, dims),
         "Tile" => tile(x, input(1)?.ints()?),
+        "OneHot" => one_hot(call, x.ints()?, input(2)?, dims),
         "Range" => range(x, input(2)?, output.elements()),
         "ConstantOfShape" => constant_of_shape(call, dims),
         "Where" => {
@@ -154,6 +155,13 @@ fn compute(op: &str, call: &Call<'_>, inputs: &[Option<Array>], output: &Type) -
             select(&condition, input(1)?, input(2)?, dims)
         }
         "ReduceProd" | "ReduceSum" | "ReduceMax" | "ReduceMin" => reduce(op, x, call, dims),
+        "Clip" => {
+            let bounds = [("Max", input(1)), ("Min", input(2))];
+            bounds.into_iter().try_fold(x.clone(), |clipped, (op, bound)| match bound {
+                Some(bound) => binary(op, call, &clipped, bound, dims),
+                None => Some(clipped),
+            })
+        }
         _ if inputs.len() == 2 => binary(op, call, x, input(1)?, dims),
         _ if inputs.len() == 1 => unary(op, x),
         _ => None,
@@ -253,6 +261,25 @@ fn range(start: &Array, step: &Array, count: usize) -> Option<Array> {
     let (start, step) = (*start.to_floats().first()?, *step.to_floats().first()?);
     let values = (0..count).map(|index| start + index as f64 * step);
     Some(Array::Float(values.collect::<Array1<_>>().into_dyn()))
+}
+
+fn one_hot(
+    call: &Call<'_>,
+    classes: &ArrayD<i64>,
+    values: &Array,
+    dims: &[usize],
+) -> Option<Array> {
+    let axis = normalize_axis(call.attributes.int("axis", -1), dims.len()).ok()?;
+    let depth = dims[axis] as i64;
+    let is_class = |place: IxDyn| {
+        let class = place[axis] as i64;
+        let rest: Vec<usize> =
+            (0..dims.len()).filter(|&other| other != axis).map(|other| place[other]).collect();
+        let wanted = classes[IxDyn(&rest)];
+        wanted == class || wanted + depth == class
+    };
+    let places = ArrayD::from_shape_fn(IxDyn(dims), |place| usize::from(is_class(place)));
+    moved!(values, |view| (view.len() == 2).then(|| places.mapv(|which| view[which])))
 }
 
 fn constant_of_shape(call: &Call<'_>, dims: &[usize]) -> Option<Array> {

@@ -206,6 +206,53 @@ fn functions_are_inlined_with_their_attributes() {
     assert_eq!(predict(model, &X, 2), expected);
 }
 
+/// PyTorch writes padding that keeps the size, `clamp(2 ceil(size / 2) - size, min=0)` and the like,
+/// as arithmetic on floats.
+#[test]
+fn sizes_that_were_computed_with_floats() {
+    let float = |name: &str, input: &str| Node::new("Cast", [input], [name]).with("to", 1);
+    let nodes = vec![
+        Node::new("Shape", ["doubled"], ["shape"]),
+        Node::new("Gather", ["shape", "one"], ["size"]).with("axis", 0),
+        float("columns", "size"),
+        float("stride", "two"),
+        Node::new("Div", ["columns", "stride"], ["half"]),
+        Node::new("Ceil", ["half"], ["places"]),
+        Node::new("Mul", ["places", "stride"], ["covered"]),
+        Node::new("Sub", ["covered", "columns"], ["missing"]),
+        float("least", "zero"),
+        Node::new("Clip", ["missing", "least", ""], ["after"]),
+        Node::new("Cast", ["after"], ["after_whole"]).with("to", 7),
+        Node::new("Concat", ["zeros", "after_whole"], ["pads"]).with("axis", 0),
+        Node::new("Pad", ["doubled", "pads"], ["y"]),
+    ];
+    let more = vec![
+        ("one", TensorData::from_i64(&[1], &[1])),
+        ("two", TensorData::from_i64(&[], &[2])),
+        ("zero", TensorData::from_i64(&[], &[0])),
+        ("zeros", TensorData::from_i64(&[3], &[0, 0, 0])),
+    ];
+    assert_eq!(of_nodes(17, &[4], nodes, more), [2.0, -4.0, 6.0, 0.0, 8.0, 1.0, -2.0, 0.0]);
+}
+
+/// PyTorch's older exporter writes `repeat_interleave` with how often to repeat as a one-hot vector.
+#[test]
+fn repeats_from_a_one_hot_vector() {
+    let nodes = vec![
+        Node::new("OneHot", ["axis", "rank", "values"], ["repeats"]),
+        Node::new("Reshape", ["repeats", "flat"], ["flat_repeats"]),
+        Node::new("Tile", ["doubled", "flat_repeats"], ["y"]),
+    ];
+    let more = vec![
+        ("axis", TensorData::from_i64(&[1], &[-1])),
+        ("rank", TensorData::from_i64(&[], &[2])),
+        ("values", TensorData::from_i64(&[2], &[1, 2])),
+        ("flat", TensorData::from_i64(&[1], &[-1])),
+    ];
+    let expected = [2.0, -4.0, 6.0, 2.0, -4.0, 6.0, 8.0, 1.0, -2.0, 8.0, 1.0, -2.0];
+    assert_eq!(of_nodes(17, &[6], nodes, more), expected);
+}
+
 #[test]
 fn equal_tensors_that_an_exporter_merged_are_trained_apart() {
     let ones = TensorData::from_f32(&[3], &[1.0; 3]);
