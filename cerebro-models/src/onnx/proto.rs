@@ -57,6 +57,8 @@ pub(super) struct GraphProto {
     pub(super) value_info: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "15")]
     pub(super) sparse_initializer: Vec<SparseTensorProto>,
+    #[prost(message, repeated, tag = "16")]
+    pub(super) metadata_props: Vec<StringStringEntryProto>,
 }
 
 /// Only its presence matters: sparse initializers are refused.

@@ -53,8 +53,10 @@ fn read_model(bytes: Bytes, mut files: ExternalFiles) -> Result<Model, OnnxError
         return Err(OnnxError::NotOnnx("the file is empty".to_owned()));
     }
     let proto = ModelProto::decode(bytes).map_err(|error| OnnxError::NotOnnx(error.to_string()))?;
-    let graph = proto.graph.ok_or_else(|| OnnxError::NotOnnx("it has no graph".to_owned()))?;
-    let metadata = proto.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect();
+    let mut graph = proto.graph.ok_or_else(|| OnnxError::NotOnnx("it has no graph".to_owned()))?;
+    let of_graph = std::mem::take(&mut graph.metadata_props);
+    let metadata = of_graph.into_iter().chain(proto.metadata_props);
+    let metadata = metadata.map(|entry| (entry.key, entry.value)).collect();
     Ok(Model {
         graph: read_graph(graph, &mut files)?,
         opsets: read_opsets(proto.opset_import),

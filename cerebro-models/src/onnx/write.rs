@@ -85,6 +85,7 @@ fn write_graph(graph: &Graph) -> GraphProto {
         output: graph.outputs.iter().map(write_value).collect(),
         value_info: graph.value_info.iter().map(write_value).collect(),
         sparse_initializer: Vec::new(),
+        metadata_props: Vec::new(),
     }
 }
 

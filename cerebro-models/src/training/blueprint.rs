@@ -15,6 +15,7 @@ use super::interface::{
 };
 use super::parameters::{Roles, roles, tie, untie};
 use super::pattern::matches;
+use super::signature::merged_normalizations;
 use super::spec::{InputShapes, Selection, TrainingSpec};
 use super::{HYPERPARAMETERS, LOSS, STATISTICS};
 use crate::autodiff::{Forward, Mode, Tape, differentiate};
@@ -93,7 +94,15 @@ impl Blueprint {
         untie(&mut model.graph, named);
         tie(&mut model.graph, named);
         crate::import::check_nodes(&model.graph, &output)?;
-        let roles = roles(&model.graph, &spec, &output)?;
+        let merged = merged_normalizations(&model);
+        if merged > 0 {
+            tracing::warn!(
+                "the exporter has merged {merged} batch normalizations into the convolutions \
+                 before them, so that the network trains without: export it in training mode, or \
+                 with `optimize=False` (`do_constant_folding=False` where `dynamo=False`)"
+            );
+        }
+        let roles = roles(&model, &spec, &output)?;
         let variables = variables(&model, &spec, &roles);
         let inputs = read_inputs(&model, &output);
         Ok(Self { model, opset, spec, output, roles, variables, inputs, threads: Threads::Any })

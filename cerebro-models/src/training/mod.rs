@@ -18,6 +18,7 @@ mod blueprint;
 mod interface;
 mod parameters;
 mod pattern;
+mod signature;
 mod spec;
 #[cfg(test)]
 mod tests;

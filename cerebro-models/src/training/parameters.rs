@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::pattern::matches;
+use super::signature::Signature;
 use super::spec::{Selection, TrainingSpec};
 use crate::error::GraphError;
 use crate::import::{for_each_input, needed_nodes};
-use crate::onnx::{Graph, Node, TensorData};
+use crate::onnx::{Graph, Model, Node, TensorData};
 
 /// The initializers of a model that trials own.
 #[derive(Clone, Debug, Default)]
@@ -19,8 +20,10 @@ pub(super) struct Roles {
     pub(super) statistics: Vec<String>,
 }
 
-/// Finds the roles of the initializers of `graph` on which `output` depends.
-pub(super) fn roles(graph: &Graph, spec: &TrainingSpec, output: &str) -> Result<Roles, GraphError> {
+/// Finds the roles of the initializers of `model` on which `output` depends.
+pub(super) fn roles(model: &Model, spec: &TrainingSpec, output: &str) -> Result<Roles, GraphError> {
+    let graph = &model.graph;
+    let signature = Signature::of(model);
     let needed = needed_nodes(graph, &[output]);
     let mut statistics = HashSet::new();
     let mut weights = HashSet::new();
@@ -50,6 +53,7 @@ pub(super) fn roles(graph: &Graph, spec: &TrainingSpec, output: &str) -> Result<
         Selection::Automatic => names(&|name, tensor| {
             trainable(name, tensor)
                 && !tensor.dims().is_empty()
+                && signature.as_ref().is_none_or(|own| own.is_parameter(graph, name, tensor))
                 && !tensor.to_f64s().contains(&f64::NEG_INFINITY)
         }),
         Selection::Named(wanted) => {

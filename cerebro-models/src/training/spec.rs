@@ -53,14 +53,15 @@ impl TrainingSpec {
 
 /// Which initializers of a model are its parameters.
 ///
-/// An ONNX file does not say which of its constant tensors were trained. PyTorch's exporters
-/// write constants of the computation as `Constant` nodes or scalars, and parameters as
-/// initializers with at least one axis.
+/// Most ONNX files do not say which of their constant tensors were trained. PyTorch's older exporter
+/// writes constants of the computation as `Constant` nodes or scalars, and parameters (but buffers
+/// too) as initializers with at least one axis.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Selection {
     /// Floating-point initializers with at least one axis that influence the output through
-    /// differentiable operators, and that are no running statistics.
+    /// differentiable operators, and that are no running statistics. Of a file of PyTorch's newer
+    /// exporter (`dynamo=True`) only what were parameters in PyTorch: it says which.
     #[default]
     Automatic,
     /// Those with these names, and no others.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::onnx::{Attribute, Function};
 use crate::training::Selection;
+use crate::training::signature::GRAPH_SIGNATURE;
 
 const X: [f32; 6] = [1.0, -2.0, 3.0, 4.0, 0.5, -1.0];
 
@@ -272,6 +273,33 @@ fn equal_tensors_that_an_exporter_merged_are_trained_apart() {
     let blueprint =
         Blueprint::new(model(&[3], &[3], nodes, vec![("first", tied)]), spec()).unwrap();
     assert_eq!(names(&blueprint), ["first"]);
+}
+
+/// PyTorch's newer exporter says which tensors were parameters.
+#[test]
+fn buffers_and_constants_are_not_trained() {
+    let tensor = || TensorData::from_f32(&[3], &[1.0, 2.0, 3.0]);
+    let nodes = vec![
+        Node::new("Mul", ["x", "weight"], ["a"]),
+        Node::new("Add", ["a", "mask"], ["b"]),
+        Node::new("Mul", ["b", "val_7"], ["y"]),
+    ];
+    let initializers = vec![("weight", tensor()), ("mask", tensor()), ("val_7", tensor())];
+    let mut model = model(&[3], &[3], nodes, initializers);
+    let names = |model: &Model| -> Vec<String> {
+        let blueprint = Blueprint::new(model.clone(), spec()).unwrap();
+        blueprint.variables().iter().map(|variable| variable.name.clone()).collect()
+    };
+    assert_eq!(names(&model), ["weight", "mask", "val_7"]);
+    let signature = "\n# inputs\np_weight: PARAMETER target='weight'\n\
+        b_mask: BUFFER target='mask' persistent=False\nx: USER_INPUT\n\n# outputs\n\
+        mul: USER_OUTPUT\n";
+    model.metadata.insert(GRAPH_SIGNATURE.to_owned(), signature.to_owned());
+    assert_eq!(names(&model), ["weight"]);
+    // A parameter that is gone: the exporter's optimizer has made something else of it.
+    let folded = signature.replace("x: USER_INPUT", "p_fc: PARAMETER target='fc'\nx: USER_INPUT");
+    model.metadata.insert(GRAPH_SIGNATURE.to_owned(), folded);
+    assert_eq!(names(&model), ["weight", "val_7"]);
 }
 
 #[test]

@@ -1,0 +1,68 @@
+//! What PyTorch's exporter says about where the tensors of a file come from.
+
+use std::collections::HashSet;
+
+use crate::onnx::{Graph, Model, TensorData};
+
+/// Under which the exporter of `torch.export` programs writes their signature.
+pub(super) const GRAPH_SIGNATURE: &str = "pkg.torch.export.ExportedProgram.graph_signature";
+
+/// The parameters and the buffers of the program that a file was made of: names of initializers,
+/// unless the exporter's optimizer has replaced these.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Signature {
+    parameters: HashSet<String>,
+    buffers: HashSet<String>,
+}
+
+impl Signature {
+    /// The signature that `model` comes with, if there is one.
+    pub(super) fn of(model: &Model) -> Option<Self> {
+        let text = model.metadata.get(GRAPH_SIGNATURE)?;
+        let mut signature = Self::default();
+        // Lines such as `p_fc_weight: PARAMETER target='fc.weight'`.
+        for line in text.lines().take_while(|line| line.trim() != "# outputs") {
+            let Some((_, about)) = line.split_once(": ") else { continue };
+            let target = about.split_once("target='").and_then(|(_, rest)| rest.split_once('\''));
+            let Some((target, _)) = target else { continue };
+            match about.split_whitespace().next() {
+                Some("PARAMETER") => signature.parameters.insert(target.to_owned()),
+                Some("BUFFER" | "CONSTANT_TENSOR") => signature.buffers.insert(target.to_owned()),
+                _ => false,
+            };
+        }
+        (!signature.parameters.is_empty()).then_some(signature)
+    }
+
+    /// Whether the initializer `name` of `graph` is one of the program's parameters. Those of
+    /// neither kind are constants of the computation, or what the exporter's optimizer made of
+    /// parameters that are not there any more: transposed weights.
+    pub(super) fn is_parameter(&self, graph: &Graph, name: &str, tensor: &TensorData) -> bool {
+        if self.parameters.contains(name) || self.buffers.contains(name) {
+            return self.parameters.contains(name);
+        }
+        let is_gone = |parameter: &String| !graph.initializers.contains_key(parameter);
+        tensor.elements() > 1 && self.parameters.iter().any(is_gone)
+    }
+
+    /// The batch normalizations whose running statistics are not in `graph` any more.
+    fn merged_normalizations(&self, graph: &Graph) -> usize {
+        let is_gone = |buffer: &&String| {
+            buffer.ends_with("running_mean") && !graph.initializers.contains_key(*buffer)
+        };
+        self.buffers.iter().filter(is_gone).count()
+    }
+}
+
+/// How many batch normalizations an exporter has merged into the convolutions before them, as far
+/// as `model` tells: PyTorch's older exporter calls the new weights `onnx::Conv_` and a number.
+pub(super) fn merged_normalizations(model: &Model) -> usize {
+    if let Some(signature) = Signature::of(model) {
+        return signature.merged_normalizations(&model.graph);
+    }
+    let initializers = model.graph.initializers.iter();
+    let is_merged = |name: &str, tensor: &TensorData| {
+        name.starts_with("onnx::Conv_") && tensor.dims().len() > 2
+    };
+    initializers.filter(|(name, tensor)| is_merged(name, tensor)).count()
+}
