@@ -37,11 +37,20 @@ fn batch_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
 /// whatever mode the file was exported in (Ioffe and Szegedy 2015). The variance that normalizes
 /// is divided by n, the one that is kept by n - 1, as in PyTorch. A batch with one value per
 /// channel says nothing about the variance: the running one stays.
+///
+/// A normalization in training mode that has no running statistics (PyTorch standardizes weights
+/// so, and normalizes with `track_running_stats=False`) uses its own ones at inference too.
 fn batch_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, String> {
     batch_shape(&node.call(forward.graph))?;
     let (x, scale, bias) = (node.required(0)?, node.required(1)?, node.required(2)?);
     let (mean, variance) = (node.required(3)?, node.required(4)?);
     let epsilon = node.attributes.float("epsilon", 1e-5);
+    if !forward.is_statistic(mean) && node.attributes.flag("training_mode") {
+        let [y, batch_mean, batch_variance] =
+            normalize_batch(forward.graph, x, scale, bias, epsilon);
+        let outputs = [y, mean, variance].into_iter().take(node.outputs).collect();
+        return Ok(Lowered { outputs, saved: vec![batch_mean, batch_variance] });
+    }
     let trains = forward.mode == Mode::Training && forward.is_statistic(mean);
     if !trains {
         let y = affine(forward.graph, x, [scale, bias, mean, variance], epsilon);

@@ -38,6 +38,13 @@ fn batch_normalization_with_given_statistics() {
 }
 
 #[test]
+fn batch_normalization_without_running_statistics() {
+    let dims = [3, 2, 2];
+    let inputs = [x(&dims), x(&[2]), x(&[2]), within(&[2], 0.5, 1.0), within(&[2], 0.5, 1.0)];
+    check("BatchNormalization", &inputs, none().with("training_mode", 1).with("epsilon", 1e-3f32));
+}
+
+#[test]
 fn layer_normalization() {
     // Statistics are kept in 32 bits whatever the input has.
     let precision = Precision { tolerance: 1e-5, ..DOUBLE };
