@@ -66,3 +66,33 @@ pub(super) fn merged_normalizations(model: &Model) -> usize {
     };
     initializers.filter(|(name, tensor)| is_merged(name, tensor)).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_weights(names: &[&str]) -> Model {
+        let mut model = Model::new(Graph::default(), 17);
+        for name in names {
+            let tensor = TensorData::from_f32(&[1, 1, 1], &[1.0]);
+            model.graph.initializers.insert((*name).to_owned(), tensor);
+        }
+        model
+    }
+
+    #[test]
+    fn merged_batch_normalizations_are_counted() {
+        // The older exporter.
+        assert_eq!(merged_normalizations(&with_weights(&["conv.weight", "bn.weight"])), 0);
+        assert_eq!(merged_normalizations(&with_weights(&["onnx::Conv_24", "onnx::Conv_27"])), 2);
+        // The newer one.
+        let signature = "# inputs\np: PARAMETER target='conv.weight'\n\
+            b: BUFFER target='bn.running_mean' persistent=True\n\n# outputs\n";
+        for (names, merged) in [(["conv.weight", "bn.running_mean"], 0), (["conv.weight", "b"], 1)]
+        {
+            let mut model = with_weights(&names);
+            model.metadata.insert(GRAPH_SIGNATURE.to_owned(), signature.to_owned());
+            assert_eq!(merged_normalizations(&model), merged);
+        }
+    }
+}
