@@ -2,7 +2,8 @@
 
 use super::fused::may_fuse;
 use super::shapes::same;
-use super::{Gradients, Operator, Site, only};
+use super::{Gradients, Lowered, Node, Operator, Site, only};
+use crate::autodiff::Forward;
 use crate::graph::{Attributes, Builder, Call, Type, Value, normalize_axis};
 use crate::kernels;
 use crate::onnx::{DataType, TensorData};
@@ -12,7 +13,7 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::rule("GatherElements", gather_elements_shape, gather_elements),
     Operator::rule("GatherND", gather_nd_shape, gather_nd),
     Operator::rule("ScatterElements", same, scatter_elements),
-    Operator::rule("ScatterND", same, scatter_nd),
+    Operator::lowered("ScatterND", same, scatter_nd_forward, scatter_nd),
     Operator::rule("TopK", top_k_shape, top_k),
 ];
 
@@ -143,56 +144,99 @@ fn gather_nd(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let indices = g.concat(&parts, index_dims.len() - 1);
     // As flat numbers of rows, so that one way of adding rows serves all.
     let depth = depth + batch;
-    let strides: Vec<i64> =
-        (0..depth).map(|axis| dims[axis + 1..depth].iter().product::<usize>() as i64).collect();
-    let sizes: Vec<i64> = dims[..depth].iter().map(|&size| size as i64).collect();
-    let (strides, sizes) = (g.ints(&strides), g.ints(&sizes));
-    // Negative indices count from the end: the remainder makes them positive.
-    let indices = g.binary("Mod", indices, sizes);
-    let products = g.mul(indices, strides);
-    let numbers = g.reduce_sum(products, &[index_dims.len() - 1]);
+    let column = row_numbers(g, indices, &dims[..depth]);
     let count: usize = places.iter().product();
-    let column = g.reshape(numbers, &[count, 1]);
     let width: usize = dims[depth..].iter().product();
     let rows = g.reshape(at.dy(), &[count, width]);
     let table = add_rows(g, rows, column, dims[..depth].iter().product(), width);
     Ok(vec![Some(g.reshape(table, &dims)), None])
 }
 
-/// How a scattering operator reads and writes the places that its indices name.
+/// Indices of things along axes of `sizes`, in their last axis, as a column of flat numbers. Negative
+/// indices count from the end.
+fn row_numbers(g: &mut Builder, indices: Value, sizes: &[usize]) -> Value {
+    let dims = g.dims(indices).to_vec();
+    let Some((last, places)) = dims.split_last() else { return Value::REFUSED };
+    debug_assert_eq!(*last, sizes.len(), "an index for each axis");
+    let strides: Vec<i64> =
+        (0..sizes.len()).map(|axis| sizes[axis + 1..].iter().product::<usize>() as i64).collect();
+    let sizes: Vec<i64> = sizes.iter().map(|&size| size as i64).collect();
+    let (strides, sizes) = (g.ints(&strides), g.ints(&sizes));
+    // The remainder makes negative ones positive.
+    let indices = g.binary("Mod", indices, sizes);
+    let products = g.mul(indices, strides);
+    let numbers = g.reduce_sum(products, &[places.len()]);
+    g.reshape(numbers, &[places.iter().product(), 1])
+}
+
+/// `data` with `updates` at the places that `indices` name.
+///
+/// ONNX Runtime's `ScatterND` takes several at one place together from several threads at once, so
+/// it is right with one thread only; `ScatterElements` does it one after the other.
+fn put_nd(g: &mut Builder, [data, indices, updates]: [Value; 3], reduction: &str) -> Value {
+    let dims = g.dims(data).to_vec();
+    let depth = g.dims(indices).last().copied().filter(|&depth| depth <= dims.len());
+    let (Some(depth), true, true) = (depth, reduction != "none", g.scatters_in_parallel()) else {
+        let attributes = Attributes::none().with("reduction", reduction);
+        return g.op("ScatterND", &[data, indices, updates], attributes);
+    };
+    let column = row_numbers(g, indices, &dims[..depth]);
+    let count = g.dims(column).first().copied().unwrap_or(0);
+    let [height, width] = [&dims[..depth], &dims[depth..]].map(|axes| axes.iter().product());
+    let places = g.expand(column, &[count, width]);
+    let (table, rows) = (g.reshape(data, &[height, width]), g.reshape(updates, &[count, width]));
+    let attributes = Builder::along(0).with("reduction", reduction);
+    let table = g.op("ScatterElements", &[table, places, rows], attributes);
+    g.reshape(table, &dims)
+}
+
+fn scatter_nd_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, String> {
+    let inputs = [node.required(0)?, node.required(1)?, node.required(2)?];
+    let reduction = node.attributes.text("reduction", "none");
+    let outputs = vec![put_nd(forward.graph, inputs, reduction)];
+    Ok(Lowered { outputs, saved: Vec::new() })
+}
+
+/// The places that a scattering operator's indices name.
+#[derive(Clone, Copy)]
 struct Places {
-    read: &'static str,
-    write: &'static str,
     indices: Value,
-    attributes: Attributes,
+    /// Along which they are counted, or `None` where they are coordinates.
+    axis: Option<usize>,
 }
 
 impl Places {
-    fn read(&self, g: &mut Builder, from: Value) -> Value {
-        g.op(self.read, &[from, self.indices], self.attributes.clone())
+    fn read(self, g: &mut Builder, from: Value) -> Value {
+        let (op, attributes) = match self.axis {
+            Some(axis) => ("GatherElements", Builder::along(axis)),
+            None => ("GatherND", Attributes::none()),
+        };
+        g.op(op, &[from, self.indices], attributes)
     }
 
-    fn write(&self, g: &mut Builder, to: Value, values: Value, reduction: &str) -> Value {
-        let attributes = self.attributes.clone().with("reduction", reduction);
-        g.op(self.write, &[to, self.indices, values], attributes)
+    fn write(self, g: &mut Builder, to: Value, values: Value, reduction: &str) -> Value {
+        let inputs = [to, self.indices, values];
+        match self.axis {
+            Some(axis) => {
+                let attributes = Builder::along(axis).with("reduction", reduction);
+                g.op("ScatterElements", &inputs, attributes)
+            }
+            None => put_nd(g, inputs, reduction),
+        }
     }
 }
 
 fn scatter_elements(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let axis = normalize_axis(at.attributes.int("axis", 0), g.dims(at.x(0)).len())?;
-    let (read, write) = ("GatherElements", "ScatterElements");
-    let places = Places { read, write, indices: at.x(1), attributes: Builder::along(axis) };
-    scatter(g, at, &places)
+    scatter(g, at, Places { indices: at.x(1), axis: Some(axis) })
 }
 
 fn scatter_nd(g: &mut Builder, at: &Site<'_>) -> Gradients {
-    let (read, write) = ("GatherND", "ScatterND");
-    let places = Places { read, write, indices: at.x(1), attributes: Attributes::none() };
-    scatter(g, at, &places)
+    scatter(g, at, Places { indices: at.x(1), axis: None })
 }
 
 /// What was overwritten has no gradient; what was written or added has that of its place.
-fn scatter(g: &mut Builder, at: &Site<'_>, places: &Places) -> Gradients {
+fn scatter(g: &mut Builder, at: &Site<'_>, places: Places) -> Gradients {
     let dy = at.dy();
     let (data, updates) = match at.attributes.text("reduction", "none") {
         "add" => (dy, places.read(g, dy)),
@@ -208,7 +252,7 @@ fn scatter(g: &mut Builder, at: &Site<'_>, places: &Places) -> Gradients {
 }
 
 /// Each factor has the product of the others. A zero is left out of the product to find it.
-fn scattered_product(g: &mut Builder, at: &Site<'_>, places: &Places) -> (Value, Value) {
+fn scattered_product(g: &mut Builder, at: &Site<'_>, places: Places) -> (Value, Value) {
     let (data, factors, dy) = (at.x(0), at.x(2), at.dy());
     let ones = g.filled(1.0, data);
     let others = places.write(g, ones, factors, "mul");
@@ -231,7 +275,7 @@ fn scattered_product(g: &mut Builder, at: &Site<'_>, places: &Places) -> (Value,
 
 /// The gradient goes to whatever has the extreme value, in equal parts, as PyTorch's
 /// `scatter_reduce` does it.
-fn scattered_extremum(g: &mut Builder, at: &Site<'_>, places: &Places) -> (Value, Value) {
+fn scattered_extremum(g: &mut Builder, at: &Site<'_>, places: Places) -> (Value, Value) {
     let (data, updates, y) = (at.x(0), at.x(2), at.y(0));
     let reached = places.read(g, y);
     let (of_data, of_updates) = (g.equal(data, y), g.equal(updates, reached));

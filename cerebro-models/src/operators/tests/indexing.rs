@@ -76,6 +76,43 @@ fn scattered_by_coordinates() {
 }
 
 #[test]
+fn on_several_threads_only_one_puts_what_is_taken_together_at_its_place() {
+    for (one_thread, expected, avoided) in
+        [(true, "ScatterND", "ScatterElements"), (false, "ScatterElements", "ScatterND")]
+    {
+        let scattered = |forward: &mut Forward<'_>, data, updates| {
+            let places = TensorData::from_i64(&[3, 2], &[1, 2, 0, -1, -1, 2]);
+            let places = Some(forward.graph.constant(places));
+            let attributes = none().with("reduction", "add");
+            forward.apply("ScatterND", &[data, places, updates], attributes)
+        };
+        let promise = |graph: &mut Builder| {
+            if one_thread {
+                graph.promise_one_thread();
+            }
+        };
+        check_function(
+            "scattered",
+            &[x(&[2, 3, 2]), x(&[3, 2])],
+            DOUBLE,
+            &mut |forward, inputs| {
+                promise(forward.graph);
+                Ok(vec![scattered(forward, inputs[0], inputs[1])?])
+            },
+        );
+        let mut graph = Builder::new();
+        promise(&mut graph);
+        let [data, updates] = [vec![2, 3, 2], vec![3, 2]]
+            .map(|dims| Some(graph.input(format!("{dims:?}"), Type::new(DataType::Float32, dims))));
+        let mut forward = Forward::new(&mut graph, Mode::Training);
+        let y = scattered(&mut forward, data, updates).unwrap();
+        let model = graph.finish(&[("y".to_owned(), y)]);
+        let ops: Vec<&str> = model.graph.nodes.iter().map(|node| node.op.as_str()).collect();
+        assert!(ops.contains(&expected) && !ops.contains(&avoided), "{ops:?}");
+    }
+}
+
+#[test]
 fn the_largest_and_the_smallest_elements() {
     for largest in [0, 1] {
         let attributes = none().with("largest", largest);
