@@ -2,7 +2,7 @@
 //! have it.
 
 use super::fused::may_fuse;
-use super::{Composition, Gradients, Operator, Site};
+use super::{Composition, Gradients, Operator, Site, elements_to_make};
 use crate::autodiff::Forward;
 use crate::graph::{Attributes, Builder, Call, Type, Value};
 use crate::kernels::{ATTENTION, ATTENTION_GRADIENT, View};
@@ -40,7 +40,7 @@ const WRITTEN_OUT: Composition = |forward, node| {
     let scale = forward.graph.scalar(scale, scores);
     scores = forward.apply("Mul", &[Some(scores), Some(scale)], none())?;
     if node.attributes.flag("is_causal") {
-        let mask = causal_mask(forward, scores);
+        let mask = causal_mask(forward, scores)?;
         scores = forward.apply("Add", &[Some(scores), Some(mask)], none())?;
     }
     if let Some(mask) = node.input(3) {
@@ -96,13 +96,14 @@ fn shared_heads(forward: &mut Forward<'_>, x: Value, count: usize) -> Result<Val
 }
 
 /// Minus infinity where a key comes after the query, else 0.
-fn causal_mask(forward: &mut Forward<'_>, scores: Value) -> Value {
+fn causal_mask(forward: &mut Forward<'_>, scores: Value) -> Result<Value, String> {
     let g = &mut *forward.graph;
     let (dims, data_type) = (g.dims(scores).to_vec(), g.data_type(scores));
     let (queries, keys) = (dims[2], dims[3]);
+    let elements = elements_to_make(&[queries, keys])?;
     let late = |place: usize| if place % keys > place / keys { f64::NEG_INFINITY } else { 0.0 };
-    let mask: Vec<f64> = (0..queries * keys).map(late).collect();
-    g.constant(TensorData::from_f64(data_type, &[queries, keys], &mask))
+    let mask: Vec<f64> = (0..elements).map(late).collect();
+    Ok(g.constant(TensorData::from_f64(data_type, &[queries, keys], &mask)))
 }
 
 /// What is added to scores for `mask`, which says where they count or is added itself.

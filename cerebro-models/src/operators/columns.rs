@@ -1,14 +1,11 @@
 //! Images put together from columns: the transpose of taking an image apart into blocks.
 
 use super::window::Window;
-use super::{Composition, Operator};
+use super::{Composition, Operator, elements_to_make};
 use crate::graph::Attributes;
 use crate::onnx::TensorData;
 
 pub(super) const OPERATORS: &[Operator] = &[Operator::composed("Col2Im", COLUMNS_TO_IMAGE)];
-
-/// The most elements of the kernel that a composition makes.
-const LARGEST_KERNEL: usize = 1 << 24;
 
 /// A transposed convolution whose kernel puts each element of a column at its own place in the
 /// block, of each channel by itself.
@@ -16,20 +13,18 @@ const COLUMNS_TO_IMAGE: Composition = |forward, node| {
     let x = node.required(0)?;
     let call = node.call(forward.graph);
     let (image, block) = (call.sizes(1)?, call.sizes(2)?);
+    let elements = elements_to_make(&block)?;
+    elements_to_make(&[elements, elements])?;
     let window = Window::new(&call, block, &image)?;
     let places = window.places(&image)?;
-    let elements: usize = window.kernel.iter().product();
     let dims = forward.graph.dims(x).to_vec();
-    let columns: usize = places.iter().product();
-    let &[batch, rows, _] = dims.as_slice() else {
+    let &[batch, rows, columns] = dims.as_slice() else {
         return Err(format!("{dims:?} should be batch, rows and columns"));
     };
-    if dims[2] != columns || rows % elements != 0 {
+    let fitting = places.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+    if fitting != Some(columns) || rows % elements != 0 {
         let block = window.kernel;
         return Err(format!("columns {dims:?} do not make images {image:?} of blocks {block:?}"));
-    }
-    if elements * elements > LARGEST_KERNEL {
-        return Err(format!("blocks of {:?} are too large", window.kernel));
     }
     let channels = rows / elements;
     let none = Attributes::none;

@@ -194,6 +194,17 @@ pub(crate) fn in_one_node(
     }
 }
 
+/// The most elements of a constant that a composition makes.
+const LARGEST_CONSTANT: usize = 1 << 26;
+
+/// The elements of a constant of `dims` that a composition is about to make, if they are not too many.
+fn elements_to_make(dims: &[usize]) -> Result<usize, String> {
+    let elements = dims.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+    elements
+        .filter(|&elements| elements <= LARGEST_CONSTANT)
+        .ok_or_else(|| format!("it needs a constant of {dims:?}, which is too large"))
+}
+
 /// The gradient of the only input that has one: the first.
 pub(crate) fn only(gradient: Value) -> Gradients {
     Ok(vec![Some(gradient)])

@@ -1,7 +1,7 @@
 //! Sampling of images at places that the network computes (Jaderberg et al. 2015, "Spatial
 //! transformer networks").
 
-use super::{Composition, Node, Operator};
+use super::{Composition, Node, Operator, elements_to_make};
 use crate::autodiff::{Forward, Mode};
 use crate::graph::{Attributes, Call, Type, Value};
 use crate::onnx::{DataType, TensorData};
@@ -10,9 +10,6 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::unrolled("GridSample", grid_sample_shape, GRID_SAMPLE),
     Operator::composed("AffineGrid", AFFINE_GRID),
 ];
-
-/// The most elements of a constant that a composition makes.
-const LARGEST_TABLE: usize = 1 << 26;
 
 /// The `a` of the cubic convolution (Keys 1981), as PyTorch has it.
 const CUBIC: f64 = -0.75;
@@ -85,7 +82,7 @@ const GRID_SAMPLE: Composition = |forward, node| {
     };
     let aligns_corners = node.attributes.flag("align_corners");
     let sampled = &types[0].dims;
-    let count = batch * sampled[2..].iter().product::<usize>();
+    let count = elements_to_make(&[&[batch], &sampled[2..]].concat())?;
 
     let mut taps = Vec::with_capacity(spatial.len());
     for (number, &size) in spatial.iter().enumerate() {
@@ -300,10 +297,7 @@ const AFFINE_GRID: Composition = |forward, node| {
     if dims != [*batch, axes, axes + 1] {
         return Err(format!("matrices {dims:?} do not fit images {sizes:?}"));
     }
-    let count: usize = spatial.iter().product();
-    if count > LARGEST_TABLE {
-        return Err(format!("a grid of {spatial:?} places is too large"));
-    }
+    let count = elements_to_make(spatial)?;
     let aligns_corners = node.attributes.flag("align_corners");
     let mut even = Vec::with_capacity(count * (axes + 1));
     for place in 0..count {

@@ -24,3 +24,10 @@ fn attention_of_heads_side_by_side() {
     let attributes = none().with("q_num_heads", 4).with("kv_num_heads", 2);
     check("Attention", &[x(&[2, 3, 8]), x(&[2, 5, 4]), x(&[2, 5, 6])], attributes);
 }
+
+#[test]
+fn a_causal_mask_that_does_not_fit_into_memory_is_refused() {
+    let heads: [&[usize]; 3] = [&[1, 1, 1 << 18, 1]; 3];
+    let reason = refusal("Attention", &heads, vec![], none().with("is_causal", 1));
+    assert!(reason.contains("[262144, 262144], which is too large"), "{reason}");
+}

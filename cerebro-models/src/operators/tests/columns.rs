@@ -28,3 +28,12 @@ fn each_element_of_a_column_has_its_place() {
     let image = &runner.run(DataType::Float32, &[])["image"];
     assert_eq!(image, &[1.0, 2.0 + 3.0, 4.0, 5.0, 6.0 + 7.0, 8.0]);
 }
+
+#[test]
+fn blocks_that_do_not_fit_into_memory_are_refused() {
+    for size in [1 << 14, 1 << 40] {
+        let sizes = TensorData::from_i64(&[2], &[size; 2]);
+        let reason = refusal("Col2Im", &[&[1, 4, 1]], vec![sizes.clone(), sizes], none());
+        assert!(reason.contains("too large"), "{reason}");
+    }
+}

@@ -109,6 +109,22 @@ pub(super) fn check_outputs(
 type Function<'f> =
     dyn FnMut(&mut Forward<'_>, &[Option<Value>]) -> Result<Vec<Value>, String> + 'f;
 
+/// Why `op` is refused for float inputs of `dims` and the constants after them.
+pub(super) fn refusal(
+    op: &str,
+    dims: &[&[usize]],
+    constants: Vec<TensorData>,
+    attributes: Attributes,
+) -> String {
+    let mut graph = Builder::new();
+    let data = dims.iter().enumerate().map(|(index, &dims)| {
+        Some(graph.input(format!("x{index}"), Type::new(DataType::Float32, dims)))
+    });
+    let mut inputs: Vec<_> = data.collect();
+    inputs.extend(constants.into_iter().map(|constant| Some(graph.constant(constant))));
+    Forward::new(&mut graph, Mode::Training).apply(op, &inputs, attributes).unwrap_err().to_string()
+}
+
 /// Checks the gradients of a function: random weights make one number of its outputs.
 pub(super) fn check_function(
     label: &str,

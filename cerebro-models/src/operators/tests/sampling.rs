@@ -87,3 +87,13 @@ fn grids_of_affine_maps() {
     let volume = [within(&[1, 3, 4], -1.0, 1.0), ints(&[5], &[1, 2, 2, 1, 3])];
     check("AffineGrid", &volume, none());
 }
+
+#[test]
+fn more_places_than_fit_into_memory_are_refused() {
+    let images: [&[usize]; 2] = [&[1, 1, 2, 2], &[1, 1 << 18, 1 << 18, 2]];
+    let reason = refusal("GridSample", &images, vec![], none());
+    assert!(reason.contains("[1, 262144, 262144], which is too large"), "{reason}");
+    let sizes = TensorData::from_i64(&[4], &[1, 1, 1 << 40, 1 << 40]);
+    let reason = refusal("AffineGrid", &[&[1, 2, 3]], vec![sizes], none());
+    assert!(reason.contains("too large"), "{reason}");
+}
