@@ -50,12 +50,24 @@ pub(super) fn roles(model: &Model, spec: &TrainingSpec, output: &str) -> Result<
             && tensor.elements() > 0
     };
     let selected = match &spec.parameters {
-        Selection::Automatic => names(&|name, tensor| {
-            trainable(name, tensor)
-                && !tensor.dims().is_empty()
-                && signature.as_ref().is_none_or(|own| own.is_parameter(graph, name, tensor))
-                && !tensor.to_f64s().contains(&f64::NEG_INFINITY)
-        }),
+        Selection::Automatic => {
+            let kept = names(&|name, tensor| trainable(name, tensor) && is_called_statistic(name));
+            for name in kept {
+                tracing::warn!(
+                    "`{name}` is a running statistic, but no batch normalization's own: it stays as \
+                     it is, and normalizes in training too. PyTorch's exporters write an instance \
+                     normalization with `track_running_stats=True` so, and that is not what PyTorch \
+                     trains: export it without"
+                );
+            }
+            names(&|name, tensor| {
+                trainable(name, tensor)
+                    && !tensor.dims().is_empty()
+                    && !is_called_statistic(name)
+                    && signature.as_ref().is_none_or(|own| own.is_parameter(graph, name, tensor))
+                    && !tensor.to_f64s().contains(&f64::NEG_INFINITY)
+            })
+        }
         Selection::Named(wanted) => {
             for name in wanted {
                 let found = graph.initializers.get(name);
@@ -92,6 +104,11 @@ pub(super) fn roles(model: &Model, spec: &TrainingSpec, output: &str) -> Result<
     }
     let statistics = names(&|name, _| statistics.contains(name));
     Ok(Roles { parameters, frozen, statistics })
+}
+
+/// Whether `name` is what PyTorch calls running statistics.
+fn is_called_statistic(name: &str) -> bool {
+    ["running_mean", "running_var"].iter().any(|end| name.ends_with(end))
 }
 
 /// Whether input number `position` of operator `op` is a setting rather than data: bounds, ratios,

@@ -60,8 +60,8 @@ impl TrainingSpec {
 #[serde(rename_all = "snake_case")]
 pub enum Selection {
     /// Floating-point initializers with at least one axis that influence the output through
-    /// differentiable operators, and that are no running statistics. Of a file of PyTorch's newer
-    /// exporter (`dynamo=True`) only what were parameters in PyTorch: it says which.
+    /// differentiable operators, and that are no running statistics, also by name. Of a file of
+    /// PyTorch's newer exporter (`dynamo=True`) only what were parameters in PyTorch: it says which.
     #[default]
     Automatic,
     /// Those with these names, and no others.

@@ -302,6 +302,22 @@ fn buffers_and_constants_are_not_trained() {
     assert_eq!(names(&model), ["weight", "val_7"]);
 }
 
+/// PyTorch's exporters compute the statistics of an instance normalization from running ones.
+#[test]
+fn running_statistics_of_no_batch_normalization_stay_as_they_are() {
+    let nodes = vec![
+        Node::new("Sub", ["x", "norm.running_mean"], ["centered"]),
+        Node::new("Div", ["centered", "norm.running_var"], ["normalized"]),
+        Node::new("Mul", ["normalized", "norm.weight"], ["y"]),
+    ];
+    let tensor = || TensorData::from_f32(&[3], &[1.0, 2.0, 3.0]);
+    let of_norm = ["norm.running_mean", "norm.running_var", "norm.weight"];
+    let network = model(&[3], &[3], nodes, of_norm.map(|name| (name, tensor())).to_vec());
+    let blueprint = Blueprint::new(network, spec()).unwrap();
+    let names: Vec<&str> = blueprint.variables().iter().map(|v| v.name.as_str()).collect();
+    assert_eq!(names, ["norm.weight"]);
+}
+
 #[test]
 fn a_table_of_embeddings_and_its_folded_transpose_are_one_parameter() {
     let nodes = vec![
