@@ -15,7 +15,7 @@ use super::interface::{
 };
 use super::parameters::{Roles, roles, tie, untie};
 use super::pattern::matches;
-use super::signature::merged_normalizations;
+use super::signature::{Signature, merged_normalizations};
 use super::spec::{InputShapes, Selection, TrainingSpec};
 use super::{HYPERPARAMETERS, LOSS, STATISTICS};
 use crate::autodiff::{Forward, Mode, Tape, differentiate};
@@ -94,7 +94,8 @@ impl Blueprint {
         untie(&mut model.graph, named);
         tie(&mut model.graph, named);
         crate::import::check_nodes(&model.graph, &output)?;
-        let merged = merged_normalizations(&model);
+        let signature = Signature::of(&model);
+        let merged = merged_normalizations(&model.graph, signature.as_ref());
         if merged > 0 {
             tracing::warn!(
                 "the exporter has merged {merged} batch normalizations into the convolutions \
@@ -102,7 +103,7 @@ impl Blueprint {
                  with `optimize=False` (`do_constant_folding=False` where `dynamo=False`)"
             );
         }
-        let roles = roles(&model, &spec, &output)?;
+        let roles = roles(&model.graph, signature.as_ref(), &spec, &output)?;
         let variables = variables(&model, &spec, &roles);
         let inputs = read_inputs(&model, &output);
         Ok(Self { model, opset, spec, output, roles, variables, inputs, threads: Threads::Any })

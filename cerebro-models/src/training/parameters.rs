@@ -7,7 +7,7 @@ use super::signature::Signature;
 use super::spec::{Selection, TrainingSpec};
 use crate::error::GraphError;
 use crate::import::{for_each_input, needed_nodes};
-use crate::onnx::{Graph, Model, Node, TensorData};
+use crate::onnx::{Graph, Node, TensorData};
 
 /// The initializers of a model that trials own.
 #[derive(Clone, Debug, Default)]
@@ -20,10 +20,13 @@ pub(super) struct Roles {
     pub(super) statistics: Vec<String>,
 }
 
-/// Finds the roles of the initializers of `model` on which `output` depends.
-pub(super) fn roles(model: &Model, spec: &TrainingSpec, output: &str) -> Result<Roles, GraphError> {
-    let graph = &model.graph;
-    let signature = Signature::of(model);
+/// Finds the roles of the initializers of `graph` on which `output` depends.
+pub(super) fn roles(
+    graph: &Graph,
+    signature: Option<&Signature>,
+    spec: &TrainingSpec,
+    output: &str,
+) -> Result<Roles, GraphError> {
     let needed = needed_nodes(graph, &[output]);
     let mut statistics = HashSet::new();
     let mut weights = HashSet::new();
@@ -64,7 +67,7 @@ pub(super) fn roles(model: &Model, spec: &TrainingSpec, output: &str) -> Result<
                 trainable(name, tensor)
                     && !tensor.dims().is_empty()
                     && !is_called_statistic(name)
-                    && signature.as_ref().is_none_or(|own| own.is_parameter(graph, name, tensor))
+                    && signature.is_none_or(|own| own.is_parameter(graph, name, tensor))
                     && !tensor.to_f64s().contains(&f64::NEG_INFINITY)
             })
         }

@@ -55,12 +55,13 @@ impl Signature {
 }
 
 /// How many batch normalizations an exporter has merged into the convolutions before them, as far
-/// as `model` tells: PyTorch's older exporter calls the new weights `onnx::Conv_` and a number.
-pub(super) fn merged_normalizations(model: &Model) -> usize {
-    if let Some(signature) = Signature::of(model) {
-        return signature.merged_normalizations(&model.graph);
+/// as `graph` or its signature tells: PyTorch's older exporter, which writes none, calls the new
+/// weights `onnx::Conv_` and a number.
+pub(super) fn merged_normalizations(graph: &Graph, signature: Option<&Signature>) -> usize {
+    if let Some(signature) = signature {
+        return signature.merged_normalizations(graph);
     }
-    let initializers = model.graph.initializers.iter();
+    let initializers = graph.initializers.iter();
     let is_merged = |name: &str, tensor: &TensorData| {
         name.starts_with("onnx::Conv_") && tensor.dims().len() > 2
     };
@@ -70,6 +71,10 @@ pub(super) fn merged_normalizations(model: &Model) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn merged(model: &Model) -> usize {
+        merged_normalizations(&model.graph, Signature::of(model).as_ref())
+    }
 
     fn with_weights(names: &[&str]) -> Model {
         let mut model = Model::new(Graph::default(), 17);
@@ -83,16 +88,17 @@ mod tests {
     #[test]
     fn merged_batch_normalizations_are_counted() {
         // The older exporter.
-        assert_eq!(merged_normalizations(&with_weights(&["conv.weight", "bn.weight"])), 0);
-        assert_eq!(merged_normalizations(&with_weights(&["onnx::Conv_24", "onnx::Conv_27"])), 2);
+        assert_eq!(merged(&with_weights(&["conv.weight", "bn.weight"])), 0);
+        assert_eq!(merged(&with_weights(&["onnx::Conv_24", "onnx::Conv_27"])), 2);
         // The newer one.
         let signature = "# inputs\np: PARAMETER target='conv.weight'\n\
             b: BUFFER target='bn.running_mean' persistent=True\n\n# outputs\n";
-        for (names, merged) in [(["conv.weight", "bn.running_mean"], 0), (["conv.weight", "b"], 1)]
+        for (names, expected) in
+            [(["conv.weight", "bn.running_mean"], 0), (["conv.weight", "b"], 1)]
         {
             let mut model = with_weights(&names);
             model.metadata.insert(GRAPH_SIGNATURE.to_owned(), signature.to_owned());
-            assert_eq!(merged_normalizations(&model), merged);
+            assert_eq!(merged(&model), expected);
         }
     }
 }
