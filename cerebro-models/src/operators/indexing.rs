@@ -75,9 +75,6 @@ fn one_row(
 }
 
 /// A table of `height` rows of zeros, to which each of `rows` is added at its place in `column`.
-///
-/// `ScatterND` is fastest, but ONNX Runtime's processor kernel adds from several threads at once
-/// without care for rows that occur twice: it is right with one thread only.
 fn add_rows(g: &mut Builder, rows: Value, column: Value, height: usize, width: usize) -> Value {
     if may_fuse(g, &[rows]) {
         let attributes = Attributes::none().with("height", height as i64);
@@ -85,23 +82,7 @@ fn add_rows(g: &mut Builder, rows: Value, column: Value, height: usize, width: u
     }
     let data_type = g.data_type(rows);
     let zeros = g.fill(0.0, data_type, &[height, width]);
-    if g.scatters_in_parallel() {
-        let count = g.dims(column)[0];
-        let places = g.expand(column, &[count, width]);
-        return scatter_add(g, "ScatterElements", zeros, places, rows, Builder::along(0));
-    }
-    scatter_add(g, "ScatterND", zeros, column, rows, Attributes::none())
-}
-
-fn scatter_add(
-    g: &mut Builder,
-    op: &str,
-    zeros: Value,
-    places: Value,
-    updates: Value,
-    attributes: Attributes,
-) -> Value {
-    g.op(op, &[zeros, places, updates], attributes.with("reduction", "add"))
+    put_nd(g, [zeros, column, rows], "add")
 }
 
 fn gather_elements_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
@@ -111,8 +92,8 @@ fn gather_elements_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
 fn gather_elements(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let axis = normalize_axis(at.attributes.int("axis", 0), g.dims(at.x(0)).len())?;
     let zeros = g.filled(0.0, at.x(0));
-    let attributes = Builder::along(axis);
-    Ok(vec![Some(scatter_add(g, "ScatterElements", zeros, at.x(1), at.dy(), attributes)), None])
+    let places = Places { indices: at.x(1), axis: Some(axis) };
+    Ok(vec![Some(places.write(g, zeros, at.dy(), "add")), None])
 }
 
 fn gather_nd_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
@@ -152,12 +133,15 @@ fn gather_nd(g: &mut Builder, at: &Site<'_>) -> Gradients {
     Ok(vec![Some(g.reshape(table, &dims)), None])
 }
 
-/// Indices of things along axes of `sizes`, in their last axis, as a column of flat numbers. Negative
-/// indices count from the end.
+/// Indices of things along axes of `sizes`, in their last axis, as a column of flat numbers. Along
+/// one axis they stay as they are, negative ones too.
 fn row_numbers(g: &mut Builder, indices: Value, sizes: &[usize]) -> Value {
     let dims = g.dims(indices).to_vec();
     let Some((last, places)) = dims.split_last() else { return Value::REFUSED };
     debug_assert_eq!(*last, sizes.len(), "an index for each axis");
+    if sizes.len() == 1 {
+        return g.reshape(indices, &[places.iter().product(), 1]);
+    }
     let strides: Vec<i64> =
         (0..sizes.len()).map(|axis| sizes[axis + 1..].iter().product::<usize>() as i64).collect();
     let sizes: Vec<i64> = sizes.iter().map(|&size| size as i64).collect();
@@ -171,8 +155,9 @@ fn row_numbers(g: &mut Builder, indices: Value, sizes: &[usize]) -> Value {
 
 /// `data` with `updates` at the places that `indices` name.
 ///
-/// ONNX Runtime's `ScatterND` takes several at one place together from several threads at once, so
-/// it is right with one thread only; `ScatterElements` does it one after the other.
+/// `ScatterND` is fastest, but ONNX Runtime's processor kernel takes several at one place together
+/// from several threads at once, without care: it is right with one thread only. `ScatterElements`
+/// does it one after the other.
 fn put_nd(g: &mut Builder, [data, indices, updates]: [Value; 3], reduction: &str) -> Value {
     let dims = g.dims(data).to_vec();
     let depth = g.dims(indices).last().copied().filter(|&depth| depth <= dims.len());
