@@ -76,6 +76,17 @@ impl<'g> Forward<'g> {
         outputs.first().copied().ok_or_else(|| format!("{op} gave no output"))
     }
 
+    /// Applies an operator of two inputs, without attributes.
+    pub(crate) fn binary(&mut self, op: &str, a: Value, b: Value) -> Result<Value, String> {
+        self.apply(op, &[Some(a), Some(b)], Attributes::none())
+    }
+
+    /// The elements of `x` in the shape `dims`.
+    pub(crate) fn reshape(&mut self, x: Value, dims: &[usize]) -> Result<Value, String> {
+        let sizes = self.graph.sizes(dims);
+        self.binary("Reshape", x, sizes)
+    }
+
     /// Applies an operator.
     pub(crate) fn apply_with_outputs(
         &mut self,

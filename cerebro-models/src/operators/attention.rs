@@ -133,8 +133,7 @@ pub(super) fn attend(
             mixed = forward.apply("Transpose", &[Some(mixed)], attributes)?;
         }
         if forward.graph.dims(mixed) != found.dims {
-            let sizes = forward.graph.sizes(&found.dims);
-            mixed = forward.apply("Reshape", &[Some(mixed), Some(sizes)], Attributes::none())?;
+            mixed = forward.reshape(mixed, &found.dims)?;
         }
         Ok(vec![mixed])
     };

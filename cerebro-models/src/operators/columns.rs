@@ -29,8 +29,8 @@ const COLUMNS_TO_IMAGE: Composition = |forward, node| {
     let channels = rows / elements;
     let none = Attributes::none;
 
-    let split = forward.graph.sizes(&[&[batch * channels, elements], places.as_slice()].concat());
-    let columns = forward.apply("Reshape", &[Some(x), Some(split)], none())?;
+    let split = [&[batch * channels, elements], places.as_slice()].concat();
+    let columns = forward.reshape(x, &split)?;
     let kernel = [&[elements, 1], window.kernel.as_slice()].concat();
     let own_place: Vec<f64> =
         (0..elements * elements).map(|at| f64::from(at / elements == at % elements)).collect();
@@ -50,6 +50,5 @@ const COLUMNS_TO_IMAGE: Composition = |forward, node| {
         .with("pads", [ints(&window.pads_before), ints(&window.pads_after)].concat())
         .with("output_padding", rest);
     let images = forward.apply("ConvTranspose", &[Some(columns), Some(kernel)], attributes)?;
-    let joined = forward.graph.sizes(&[&[batch, channels], image.as_slice()].concat());
-    Ok(vec![forward.apply("Reshape", &[Some(images), Some(joined)], none())?])
+    Ok(vec![forward.reshape(images, &[&[batch, channels], image.as_slice()].concat())?])
 };

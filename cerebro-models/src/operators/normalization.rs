@@ -45,40 +45,34 @@ fn batch_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, 
     let (x, scale, bias) = (node.required(0)?, node.required(1)?, node.required(2)?);
     let (mean, variance) = (node.required(3)?, node.required(4)?);
     let epsilon = node.attributes.float("epsilon", 1e-5);
-    if !forward.is_statistic(mean) && node.attributes.flag("training_mode") {
-        let [y, batch_mean, batch_variance] =
-            normalize_batch(forward.graph, x, scale, bias, epsilon);
-        let outputs = [y, mean, variance].into_iter().take(node.outputs).collect();
-        return Ok(Lowered { outputs, saved: vec![batch_mean, batch_variance] });
-    }
-    let trains = forward.mode == Mode::Training && forward.is_statistic(mean);
-    if !trains {
-        let y = affine(forward.graph, x, [scale, bias, mean, variance], epsilon);
-        let outputs = vec![y, mean, variance];
-        return Ok(Lowered {
-            outputs: outputs.into_iter().take(node.outputs).collect(),
-            saved: vec![],
-        });
-    }
-    let running = [forward.statistic(mean), forward.statistic(variance)];
-    let g = &mut *forward.graph;
-    let count = g.value_type(x).elements() / g.dims(scale)[0].max(1);
-    let [y, batch_mean, batch_variance] = normalize_batch(g, x, scale, bias, epsilon);
-    let keep = node.attributes.float("momentum", 0.9);
-    let new_mean = blend(g, running[0], batch_mean, keep, 1.0 - keep);
-    let new_variance = if count > 1 {
-        let unbiased = count as f64 / (count - 1) as f64;
-        blend(g, running[1], batch_variance, keep, (1.0 - keep) * unbiased)
+    let has_running = forward.is_statistic(mean);
+    let is_own = if has_running {
+        forward.mode == Mode::Training
     } else {
-        running[1]
+        node.attributes.flag("training_mode")
     };
-    forward.update_statistic(mean, new_mean);
-    forward.update_statistic(variance, new_variance);
-    let outputs = vec![y, new_mean, new_variance];
-    Ok(Lowered {
-        outputs: outputs.into_iter().take(node.outputs).collect(),
-        saved: vec![batch_mean, batch_variance],
-    })
+    if !is_own {
+        let y = affine(forward.graph, x, [scale, bias, mean, variance], epsilon);
+        let outputs = [y, mean, variance].into_iter().take(node.outputs).collect();
+        return Ok(Lowered { outputs, saved: Vec::new() });
+    }
+    let (mut kept_mean, mut kept_variance) = (forward.statistic(mean), forward.statistic(variance));
+    let g = &mut *forward.graph;
+    let [y, batch_mean, batch_variance] = normalize_batch(g, x, scale, bias, epsilon);
+    if has_running {
+        let count = g.value_type(x).elements() / g.dims(scale)[0].max(1);
+        let keep = node.attributes.float("momentum", 0.9);
+        kept_mean = blend(g, kept_mean, batch_mean, keep, 1.0 - keep);
+        if count > 1 {
+            let unbiased = count as f64 / (count - 1) as f64;
+            let share = (1.0 - keep) * unbiased;
+            kept_variance = blend(g, kept_variance, batch_variance, keep, share);
+        }
+        forward.update_statistic(mean, kept_mean);
+        forward.update_statistic(variance, kept_variance);
+    }
+    let outputs = [y, kept_mean, kept_variance].into_iter().take(node.outputs).collect();
+    Ok(Lowered { outputs, saved: vec![batch_mean, batch_variance] })
 }
 
 /// `x` normalized with its own statistics, and these: mean and variance per channel.
@@ -157,9 +151,9 @@ fn per_channel(g: &mut Builder, value: Value, x: Value) -> Value {
 
 /// With `h = (x - mean) / s` and `s = sqrt(variance + epsilon)`: `dbias = sum dy`,
 /// `dscale = sum dy h`, `dx = scale / s (dy - dbias / n - h dscale / n)` (Ioffe and Szegedy 2015,
-/// section 3). Both affine maps in `dx` are inference operators again. Given
-/// statistics are inputs like others: the last two terms fall away, and `dmean = -scale / s dbias`,
-/// `dvariance = -scale / (2 s^2) dscale`.
+/// section 3). Both affine maps in `dx` are inference operators again. Given statistics are inputs
+/// like others: the last two terms fall away, and `dmean = -scale / s dbias`, `dvariance = -scale /
+/// (2 s^2) dscale`.
 fn batch(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let (x, scale, dy) = (at.x(0), at.x(1), at.dy());
     let epsilon = at.attributes.float("epsilon", 1e-5);
@@ -264,14 +258,12 @@ fn normalize_rows(
 ) -> Result<Value, String> {
     let dims = forward.graph.dims(x).to_vec();
     let columns = dims.iter().product::<usize>() / rows.max(1);
-    let matrix = forward.graph.sizes(&[rows, columns]);
-    let flat = forward.apply("Reshape", &[Some(x), Some(matrix)], Attributes::none())?;
+    let flat = forward.reshape(x, &[rows, columns])?;
     let data_type = forward.graph.data_type(x);
     let ones = forward.graph.fill(1.0, data_type, &[columns]);
     let attributes = Attributes::none().with("axis", -1).with("epsilon", epsilon as f32);
     let normalized = forward.apply("LayerNormalization", &[Some(flat), Some(ones)], attributes)?;
-    let sizes = forward.graph.sizes(&dims);
-    forward.apply("Reshape", &[Some(normalized), Some(sizes)], Attributes::none())
+    forward.reshape(normalized, &dims)
 }
 
 /// `scale x + bias`, one of each per channel.
@@ -284,11 +276,10 @@ fn scale_channels(
     let dims = forward.graph.dims(x).to_vec();
     let mut shape = vec![1; dims.len()];
     shape[1] = dims[1];
-    let shape = forward.graph.sizes(&shape);
-    let scale = forward.apply("Reshape", &[Some(scale), Some(shape)], Attributes::none())?;
-    let bias = forward.apply("Reshape", &[Some(bias), Some(shape)], Attributes::none())?;
-    let scaled = forward.apply("Mul", &[Some(x), Some(scale)], Attributes::none())?;
-    forward.apply("Add", &[Some(scaled), Some(bias)], Attributes::none())
+    let scale = forward.reshape(scale, &shape)?;
+    let bias = forward.reshape(bias, &shape)?;
+    let scaled = forward.binary("Mul", x, scale)?;
+    forward.binary("Add", scaled, bias)
 }
 
 /// Batch size and channels of `x`.

@@ -85,13 +85,13 @@ fn unroll(forward: &mut Forward<'_>, node: &Node<'_>, op: &str) -> Result<Vec<Va
     }
     let along = |axis: i64| Attributes::none().with("axis", axis);
     let stacked = forward.apply("Concat", &all, along(0))?;
-    let y = reshape(forward, stacked, &types[0].dims)?;
+    let y = forward.reshape(stacked, &types[0].dims)?;
     let mut results = vec![y];
     for last in [last_hidden, last_cell] {
         if !last.is_empty() {
             let last: Vec<Option<Value>> = last.into_iter().map(Some).collect();
             let joined = forward.apply("Concat", &last, along(0))?;
-            results.push(reshape(forward, joined, &types[1].dims)?);
+            results.push(forward.reshape(joined, &types[1].dims)?);
         }
     }
     results.truncate(node.outputs);
@@ -109,11 +109,6 @@ fn check_settings(forward: &Forward<'_>, node: &Node<'_>, steps: usize) -> Resul
         }
     }
     Ok(())
-}
-
-fn reshape(forward: &mut Forward<'_>, x: Value, dims: &[usize]) -> Result<Value, String> {
-    let sizes = forward.graph.sizes(dims);
-    forward.apply("Reshape", &[Some(x), Some(sizes)], Attributes::none())
 }
 
 /// `size` elements of `x` from `start` on, along `axis`.
@@ -155,7 +150,7 @@ impl Direction<'_, '_> {
     fn own(&mut self, index: usize, dims: &[usize]) -> Result<Option<Value>, String> {
         let Some(value) = self.node.input(index) else { return Ok(None) };
         let part = part(self.forward, value, 0, self.which, 1)?;
-        reshape(self.forward, part, dims).map(Some)
+        self.forward.reshape(part, dims).map(Some)
     }
 
     /// The first state that input number `index` is, zeros if it is left out.
@@ -251,7 +246,7 @@ impl Direction<'_, '_> {
     /// `x W^T + b` of all steps in one product.
     fn project(&mut self, x: Value, weight: Value, bias: Option<Value>) -> Result<Value, String> {
         let features = self.forward.graph.dims(x)[2];
-        let flat = reshape(self.forward, x, &[self.steps * self.batch, features])?;
+        let flat = self.forward.reshape(x, &[self.steps * self.batch, features])?;
         let turned = Attributes::none().with("transB", 1);
         self.forward.apply("Gemm", &[Some(flat), Some(weight), bias], turned)
     }
@@ -290,10 +285,6 @@ impl Direction<'_, '_> {
 }
 
 impl Cell<'_, '_> {
-    fn binary(&mut self, op: &str, a: Value, b: Value) -> Result<Value, String> {
-        self.forward.apply(op, &[Some(a), Some(b)], Attributes::none())
-    }
-
     fn activate(&mut self, which: usize, x: Value) -> Result<Value, String> {
         let name = self.activations[which].clone();
         self.forward.apply(&name, &[Some(x)], Attributes::none())
@@ -345,20 +336,20 @@ impl Cell<'_, '_> {
         let input_gate = self.activate(0, input_gate)?;
         let forget_gate = self.activate(0, forget_gate)?;
         let candidate = self.activate(1, candidate)?;
-        let kept = self.binary("Mul", forget_gate, memory)?;
-        let added = self.binary("Mul", input_gate, candidate)?;
-        let memory = self.binary("Add", kept, added)?;
+        let kept = self.forward.binary("Mul", forget_gate, memory)?;
+        let added = self.forward.binary("Mul", input_gate, candidate)?;
+        let memory = self.forward.binary("Add", kept, added)?;
         if let Some([_, of_output, _]) = self.peepholes {
             output_gate = self.peep(output_gate, of_output, memory)?;
         }
         let output_gate = self.activate(0, output_gate)?;
         let shown = self.activate(2, memory)?;
-        Ok((self.binary("Mul", output_gate, shown)?, memory))
+        Ok((self.forward.binary("Mul", output_gate, shown)?, memory))
     }
 
     fn peep(&mut self, gate: Value, weight: Value, memory: Value) -> Result<Value, String> {
-        let seen = self.binary("Mul", weight, memory)?;
-        self.binary("Add", gate, seen)
+        let seen = self.forward.binary("Mul", weight, memory)?;
+        self.forward.binary("Add", gate, seen)
     }
 
     /// `z, r` through `f`, the candidate `h` through `g`: `H = (1 - z) h + z H` (Cho et al. 2014).
@@ -378,22 +369,22 @@ impl Cell<'_, '_> {
         };
         let sums = self.recur(early_bias, state, first_two)?;
         let sums = self.gates(sums, 2)?;
-        let update = self.binary("Add", inputs[0], sums[0])?;
+        let update = self.forward.binary("Add", inputs[0], sums[0])?;
         let update = self.activate(0, update)?;
-        let reset = self.binary("Add", inputs[1], sums[1])?;
+        let reset = self.forward.binary("Add", inputs[1], sums[1])?;
         let reset = self.activate(0, reset)?;
         let candidate = if late {
             let recurrent = self.recur(late_bias, state, third)?;
-            let recurrent = self.binary("Mul", reset, recurrent)?;
-            self.binary("Add", inputs[2], recurrent)?
+            let recurrent = self.forward.binary("Mul", reset, recurrent)?;
+            self.forward.binary("Add", inputs[2], recurrent)?
         } else {
-            let kept = self.binary("Mul", reset, state)?;
+            let kept = self.forward.binary("Mul", reset, state)?;
             self.recur(Some(inputs[2]), kept, third)?
         };
         let candidate = self.activate(1, candidate)?;
         // (1 - z) h + z H = h + z (H - h)
-        let difference = self.binary("Sub", state, candidate)?;
-        let step = self.binary("Mul", update, difference)?;
-        self.binary("Add", candidate, step)
+        let difference = self.forward.binary("Sub", state, candidate)?;
+        let step = self.forward.binary("Mul", update, difference)?;
+        self.forward.binary("Add", candidate, step)
     }
 }

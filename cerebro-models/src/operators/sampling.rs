@@ -93,7 +93,7 @@ const GRID_SAMPLE: Composition = |forward, node| {
             .constant(TensorData::from_i64(&[], &[(spatial.len() - 1 - number) as i64]));
         let along = Attributes::none().with("axis", -1);
         let place = forward.apply("Gather", &[Some(grid), Some(place)], along)?;
-        let place = reshape(forward, place, &[count, 1])?;
+        let place = forward.reshape(place, &[count, 1])?;
         let place = axis.place(forward, place)?;
         taps.push(match mode {
             "nearest" => axis.nearest(forward, place)?,
@@ -104,9 +104,9 @@ const GRID_SAMPLE: Composition = |forward, node| {
 
     // Each element of the image is a row of its channels.
     let area: usize = spatial.iter().product();
-    let image = reshape(forward, x, &[batch, channels, area])?;
+    let image = forward.reshape(x, &[batch, channels, area])?;
     let image = swap_channels(forward, image)?;
-    let rows = reshape(forward, image, &[batch * area, channels])?;
+    let rows = forward.reshape(image, &[batch * area, channels])?;
     let firsts: Vec<i64> =
         (0..count).map(|row| (row / (count / batch).max(1) * area) as i64).collect();
     let firsts = forward.graph.constant(TensorData::from_i64(&[count, 1], &firsts));
@@ -117,25 +117,25 @@ const GRID_SAMPLE: Composition = |forward, node| {
         for (number, tap) in combination.into_iter().enumerate() {
             let stride: usize = spatial[number + 1..].iter().product();
             let stride = forward.graph.ints(&[stride as i64]);
-            let offset = binary(forward, "Mul", tap.index, stride)?;
-            index = binary(forward, "Add", index, offset)?;
+            let offset = forward.binary("Mul", tap.index, stride)?;
+            index = forward.binary("Add", index, offset)?;
             share = match (share, tap.share) {
-                (Some(a), Some(b)) => Some(binary(forward, "Mul", a, b)?),
+                (Some(a), Some(b)) => Some(forward.binary("Mul", a, b)?),
                 (a, b) => a.or(b),
             };
         }
-        let index = reshape(forward, index, &[count])?;
+        let index = forward.reshape(index, &[count])?;
         let picked = forward.apply("Gather", &[Some(rows), Some(index)], Attributes::none())?;
         parts.push(match share {
-            Some(share) => binary(forward, "Mul", picked, share)?,
+            Some(share) => forward.binary("Mul", picked, share)?,
             None => picked,
         });
     }
     let parts: Vec<Option<Value>> = parts.into_iter().map(Some).collect();
     let sum = forward.apply("Sum", &parts, Attributes::none())?;
-    let sum = reshape(forward, sum, &[batch, count / batch, channels])?;
+    let sum = forward.reshape(sum, &[batch, count / batch, channels])?;
     let sum = swap_channels(forward, sum)?;
-    Ok(vec![reshape(forward, sum, sampled)?])
+    Ok(vec![forward.reshape(sum, sampled)?])
 };
 
 /// All choices of one tap per axis.
@@ -182,7 +182,7 @@ impl Axis {
             (forward.graph.scalar(0.0, place), forward.graph.scalar(self.last(), place));
         let mut clamped = place;
         for (within, edge) in [("Greater", first), ("Less", last)] {
-            let within = binary(forward, within, clamped, edge)?;
+            let within = forward.binary(within, clamped, edge)?;
             let inputs = [Some(within), Some(clamped), Some(edge)];
             clamped = forward.apply("Where", &inputs, Attributes::none())?;
         }
@@ -201,17 +201,17 @@ impl Axis {
         let spans = with_scalar(forward, "Div", distance, span)?;
         let spans = forward.apply("Floor", &[Some(spans)], Attributes::none())?;
         let whole = with_scalar(forward, "Mul", spans, span)?;
-        let rest = binary(forward, "Sub", distance, whole)?;
+        let rest = forward.binary("Sub", distance, whole)?;
         // 1 where an odd number of spans was left out: there the rest counts backwards.
         let half = with_scalar(forward, "Div", spans, 2.0)?;
         let half = forward.apply("Floor", &[Some(half)], Attributes::none())?;
         let even = with_scalar(forward, "Mul", half, 2.0)?;
-        let odd = binary(forward, "Sub", spans, even)?;
+        let odd = forward.binary("Sub", spans, even)?;
         let turned = with_scalar(forward, "Mul", odd, span)?;
         let direction = with_scalar(forward, "Mul", odd, -2.0)?;
         let direction = with_scalar(forward, "Add", direction, 1.0)?;
-        let rest = binary(forward, "Mul", rest, direction)?;
-        let reflected = binary(forward, "Add", rest, turned)?;
+        let rest = forward.binary("Mul", rest, direction)?;
+        let reflected = forward.binary("Add", rest, turned)?;
         with_scalar(forward, "Add", reflected, least)
     }
 
@@ -226,7 +226,7 @@ impl Axis {
         let below = forward.apply("Floor", &[Some(place)], Attributes::none())?;
         let above = with_scalar(forward, "Add", below, 1.0)?;
         let (to_above, to_below) =
-            (binary(forward, "Sub", above, place)?, binary(forward, "Sub", place, below)?);
+            (forward.binary("Sub", above, place)?, forward.binary("Sub", place, below)?);
         Ok(vec![
             self.tap(forward, below, Some(to_above))?,
             self.tap(forward, above, Some(to_below))?,
@@ -240,7 +240,7 @@ impl Axis {
         let near = [a + 2.0, -(a + 3.0), 0.0, 1.0];
         let far = [a, -5.0 * a, 8.0 * a, -4.0 * a];
         let below = forward.apply("Floor", &[Some(place)], Attributes::none())?;
-        let rest = binary(forward, "Sub", place, below)?;
+        let rest = forward.binary("Sub", place, below)?;
         let mut taps = Vec::with_capacity(4);
         for (offset, polynomial) in [(-1.0, far), (0.0, near), (1.0, near), (2.0, far)] {
             let element = with_scalar(forward, "Add", below, offset)?;
@@ -251,7 +251,7 @@ impl Axis {
             for (index, &coefficient) in polynomial.iter().enumerate().skip(1) {
                 share = with_scalar(forward, "Add", share, coefficient)?;
                 if index + 1 < polynomial.len() {
-                    share = binary(forward, "Mul", share, distance)?;
+                    share = forward.binary("Mul", share, distance)?;
                 }
             }
             taps.push(self.tap(forward, element, Some(share))?);
@@ -268,9 +268,9 @@ impl Axis {
     ) -> Result<Tap, String> {
         let (first, last) =
             (forward.graph.scalar(0.0, element), forward.graph.scalar(self.last(), element));
-        let not_below = binary(forward, "GreaterOrEqual", element, first)?;
-        let not_above = binary(forward, "LessOrEqual", element, last)?;
-        let inside = binary(forward, "And", not_below, not_above)?;
+        let not_below = forward.binary("GreaterOrEqual", element, first)?;
+        let not_above = forward.binary("LessOrEqual", element, last)?;
+        let inside = forward.binary("And", not_below, not_above)?;
         let share = match share {
             Some(share) => {
                 let inputs = [Some(inside), Some(share), Some(first)];
@@ -312,8 +312,8 @@ const AFFINE_GRID: Composition = |forward, node| {
     let even = forward.graph.constant(even);
     let columns = Attributes::none().with("perm", vec![0, 2, 1]);
     let columns = forward.apply("Transpose", &[Some(theta)], columns)?;
-    let grid = binary(forward, "MatMul", even, columns)?;
-    Ok(vec![reshape(forward, grid, &[&[*batch], spatial, &[axes]].concat())?])
+    let grid = forward.binary("MatMul", even, columns)?;
+    Ok(vec![forward.reshape(grid, &[&[*batch], spatial, &[axes]].concat())?])
 };
 
 /// Element number `index` of `size` on the way from -1 to 1.
@@ -326,10 +326,6 @@ fn even_place(index: usize, size: usize, aligns_corners: bool) -> f64 {
     }
 }
 
-fn binary(forward: &mut Forward<'_>, op: &str, a: Value, b: Value) -> Result<Value, String> {
-    forward.apply(op, &[Some(a), Some(b)], Attributes::none())
-}
-
 fn with_scalar(
     forward: &mut Forward<'_>,
     op: &str,
@@ -337,12 +333,7 @@ fn with_scalar(
     constant: f64,
 ) -> Result<Value, String> {
     let constant = forward.graph.scalar(constant, x);
-    binary(forward, op, x, constant)
-}
-
-fn reshape(forward: &mut Forward<'_>, x: Value, dims: &[usize]) -> Result<Value, String> {
-    let sizes = forward.graph.sizes(dims);
-    binary(forward, "Reshape", x, sizes)
+    forward.binary(op, x, constant)
 }
 
 /// `x` of three axes with the last two swapped.

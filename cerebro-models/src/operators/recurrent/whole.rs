@@ -1,6 +1,6 @@
 //! A direction of a recurrent network as one node over all time steps, and one back.
 
-use super::{Direction, part, reshape};
+use super::{Direction, part};
 use crate::autodiff::Forward;
 use crate::graph::{Attributes, Builder, Call, Transposed, Type, Value};
 use crate::kernels::{GRU, GRU_GRADIENT, LSTM, LSTM_GRADIENT, RNN, RNN_GRADIENT};
@@ -50,9 +50,9 @@ pub(super) fn whole(
         let last = part(forward, states, 0, if reverse { 0 } else { steps - 1 }, 1)?;
         last_hidden.push(Some(last));
         if let Some(cell) = cell {
-            last_cell.push(Some(reshape(forward, cell, &[1, batch, hidden])?));
+            last_cell.push(Some(forward.reshape(cell, &[1, batch, hidden])?));
         }
-        all.push(Some(reshape(forward, states, &[steps, 1, batch, hidden])?));
+        all.push(Some(forward.reshape(states, &[steps, 1, batch, hidden])?));
     }
     let mut results = Vec::with_capacity(3);
     for (parts, axis) in [(all, 1_i64), (last_hidden, 0), (last_cell, 0)] {
