@@ -49,7 +49,7 @@ pub(crate) fn differentiate(
 fn rule_of(record: &Record) -> Option<GradientRule> {
     match operators::find(&record.op)?.kind {
         Kind::Rule(rule) | Kind::Lowered(_, rule) => Some(rule),
-        Kind::Composed(_) | Kind::Flat | Kind::Opaque => None,
+        Kind::Composed(_) | Kind::Made(_) | Kind::Flat | Kind::Opaque => None,
     }
 }
 

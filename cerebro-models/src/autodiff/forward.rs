@@ -101,7 +101,7 @@ impl<'g> Forward<'g> {
             return values;
         }
         let (outputs, saved) = match operator.kind {
-            Kind::Composed(compose) => {
+            Kind::Composed(compose) | Kind::Made(compose) => {
                 let outputs = compose(self, &node)?;
                 return self.graph.take_error().map_or(Ok(outputs), Err);
             }
@@ -148,13 +148,17 @@ impl<'g> Forward<'g> {
         self.statistics.insert(value, new);
     }
 
-    /// The seed of this step's random numbers, and the number of the stream to draw from, another
-    /// one at each call.
+    /// The seed of this step's random numbers, always the same one at inference, and the number of
+    /// the stream to draw from, another one at each call.
     pub(crate) fn random_stream(&mut self) -> (Value, u64) {
-        let graph = &mut *self.graph;
-        let seed =
-            *self.seed.get_or_insert_with(|| graph.input(SEED, Type::new(DataType::Int64, [1])));
         self.draws += 1;
+        let graph = &mut *self.graph;
+        let seed = match self.mode {
+            Mode::Training => {
+                *self.seed.get_or_insert_with(|| graph.input(SEED, Type::new(DataType::Int64, [1])))
+            }
+            Mode::Inference => graph.ints(&[0]),
+        };
         (seed, self.draws)
     }
 

@@ -80,6 +80,9 @@ pub(crate) enum Kind {
     Lowered(Lowering, GradientRule),
     /// Written with other operators.
     Composed(Composition),
+    /// Written with other operators, which do not depend on its inputs' values or are constant
+    /// almost everywhere.
+    Made(Composition),
     /// Constant almost everywhere, so that its gradient is zero.
     Flat,
     /// Emitted by gradient rules only, or on integers and booleans: never differentiated.
@@ -237,6 +240,10 @@ impl Operator {
         Self { name, shape, kind: Kind::Composed(composition) }
     }
 
+    pub(crate) const fn made(name: &'static str, composition: Composition) -> Self {
+        Self { name, shape: shapes::never_emitted, kind: Kind::Made(composition) }
+    }
+
     pub(crate) const fn flat(name: &'static str, shape: ShapeRule) -> Self {
         Self { name, shape, kind: Kind::Flat }
     }
@@ -254,7 +261,7 @@ impl Operator {
     pub fn differentiable(&self) -> Differentiable {
         match self.kind {
             Kind::Rule(_) | Kind::Lowered(..) | Kind::Composed(_) => Differentiable::Yes,
-            Kind::Flat | Kind::Opaque => Differentiable::Zero,
+            Kind::Made(_) | Kind::Flat | Kind::Opaque => Differentiable::Zero,
         }
     }
 }

@@ -30,6 +30,7 @@ use ort::value::Tensor;
 use crate::autodiff::{Forward, Mode, differentiate};
 use crate::graph::{Attributes, Builder, Type, Value};
 use crate::onnx::{DataType, Model, TensorData};
+use crate::training::SEED;
 
 /// An input of the operator under test.
 #[derive(Clone, Debug)]
@@ -241,6 +242,9 @@ impl Runner {
         data_type: DataType,
         fed: &[(String, Vec<usize>, Vec<f64>)],
     ) -> HashMap<String, Vec<f64>> {
+        let seed = Tensor::from_array(([1_usize], vec![7_i64])).unwrap().into_dyn();
+        let is_random = self.session.inputs().iter().any(|input| input.name() == SEED);
+        let seed = is_random.then(|| (SEED.to_owned(), seed.into()));
         let inputs: Vec<(String, SessionInputValue<'_>)> = fed
             .iter()
             .map(|(name, dims, numbers)| {
@@ -252,6 +256,7 @@ impl Runner {
                 };
                 (name.clone(), value.into())
             })
+            .chain(seed)
             .collect();
         let outputs = self.session.run(inputs).unwrap();
         let read = |name: &String| {

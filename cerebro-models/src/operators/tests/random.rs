@@ -1,5 +1,4 @@
 use super::*;
-use crate::training::SEED;
 
 /// Which of 10,000 elements two streams keep at one seed.
 fn kept(seed: i64) -> Vec<Vec<bool>> {
@@ -57,5 +56,119 @@ fn dropout_keeps_the_share_that_it_should_everywhere() {
             let neighbours = agreement(&mask[1..], &mask[..mask.len() - 1]);
             assert!((neighbours - 0.58).abs() < 0.03, "{neighbours}");
         }
+    }
+}
+
+/// What the graph of `mode` draws with `op`, twice.
+fn drawn(mode: Mode, op: &str, like: Option<&[usize]>, attributes: Attributes) -> [Vec<f64>; 2] {
+    let mut graph = Builder::new();
+    let like = like.map(|dims| Some(graph.fill(0.25, DataType::Float32, dims)));
+    let inputs: Vec<_> = like.into_iter().collect();
+    let mut forward = Forward::new(&mut graph, mode);
+    let named = ["a", "b"].map(|name| {
+        let values = forward.apply(op, &inputs, attributes.clone()).unwrap();
+        (name.to_owned(), values)
+    });
+    let mut outputs = Runner::new(&graph.finish(&named), op).run(DataType::Float32, &[]);
+    ["a", "b"].map(|name| outputs.remove(name).unwrap())
+}
+
+fn mean_of(values: &[f64], f: impl Fn(f64) -> f64) -> f64 {
+    values.iter().map(|&value| f(value)).sum::<f64>() / values.len() as f64
+}
+
+#[test]
+fn each_node_draws_numbers_of_its_own() {
+    for mode in [Mode::Training, Mode::Inference] {
+        let [a, b] = drawn(mode, "RandomNormalLike", Some(&[100, 99]), none());
+        let products: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a * b).collect();
+        assert!(mean_of(&products, |product| product).abs() < 0.04);
+        // Neighbours, and the halves that come of the same pairs.
+        for apart in [1, a.len() / 2] {
+            let pairs = a.iter().zip(&a[apart..]);
+            let products: Vec<f64> = pairs.map(|(a, b)| a * b).collect();
+            assert!(mean_of(&products, |product| product).abs() < 0.05);
+        }
+        let again = drawn(mode, "RandomNormalLike", Some(&[100, 99]), none());
+        assert_eq!(again, [a, b]);
+    }
+}
+
+#[test]
+fn normal_numbers_have_the_moments_that_they_should() {
+    let attributes =
+        none().with("shape", vec![301, 101]).with("scale", 0.5_f32).with("mean", 2.0_f32);
+    for values in drawn(Mode::Training, "RandomNormal", None, attributes) {
+        let moment = |power| mean_of(&values, |value| ((value - 2.0) / 0.5).powi(power));
+        for (power, expected) in [(1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)] {
+            assert!((moment(power) - expected).abs() < 0.15, "{power}: {}", moment(power));
+        }
+        let beyond = mean_of(&values, |value| f64::from((value - 2.0).abs() > 0.98));
+        assert!((beyond - 0.05).abs() < 0.005, "{beyond}");
+    }
+}
+
+#[test]
+fn uniform_numbers_fill_their_range_evenly() {
+    let attributes = none().with("low", -1.0_f32).with("high", 3.0_f32);
+    for values in drawn(Mode::Training, "RandomUniformLike", Some(&[200, 100]), attributes) {
+        assert!(values.iter().all(|value| (-1.0..3.0).contains(value)));
+        for part in 0..8 {
+            let low = -1.0 + 0.5 * f64::from(part);
+            let share = mean_of(&values, |v| f64::from(low <= v && v < low + 0.5));
+            assert!((share - 0.125).abs() < 0.01, "{low}: {share}");
+        }
+    }
+}
+
+#[test]
+fn coins_fall_as_their_probability_says() {
+    for values in drawn(Mode::Training, "Bernoulli", Some(&[200, 100]), none()) {
+        assert!(values.iter().all(|&value| value == 0.0 || value == 1.0));
+        assert!((mean_of(&values, |value| value) - 0.25).abs() < 0.01);
+    }
+}
+
+#[test]
+fn classes_are_drawn_as_often_as_they_are_probable() {
+    let mut graph = Builder::new();
+    let shares = [0.5_f64, 0.0, 0.3, 0.2];
+    let logits: Vec<f64> = shares.map(f64::ln).repeat(2);
+    let logits = graph.constant(TensorData::from_f64(DataType::Float32, &[2, 4], &logits));
+    let attributes = none().with("sample_size", 5_000);
+    let mut forward = Forward::new(&mut graph, Mode::Training);
+    let classes = forward.apply("Multinomial", &[Some(logits)], attributes).unwrap();
+    let classes = graph.cast(classes, DataType::Float32);
+    let model = graph.finish(&[("classes".to_owned(), classes)]);
+    let classes = &Runner::new(&model, "Multinomial").run(DataType::Float32, &[])["classes"];
+    let (first, second) = classes.split_at(5_000);
+    assert_ne!(first, second);
+    for row in [first, second] {
+        for (class, share) in (0..).map(f64::from).zip(shares) {
+            let found = mean_of(row, |drawn| f64::from(drawn == class));
+            assert!((found - share).abs() < 0.02, "{class}: {found}");
+        }
+    }
+}
+
+/// The draw of a variational autoencoder: mean and logarithm of the variance have gradients, the
+/// noise has none.
+#[test]
+fn noise_is_a_constant_to_what_it_is_added_to() {
+    let inputs = [x(&[3, 5]), x(&[3, 5])];
+    check_function("draw", &inputs, DOUBLE, &mut |forward, values| {
+        let deviation = forward.apply("Exp", &values[1..], none())?;
+        let noise = forward.apply("RandomNormalLike", &[Some(deviation)], none())?;
+        let noise = forward.binary("Mul", noise, deviation)?;
+        Ok(vec![forward.binary("Add", values[0].unwrap(), noise)?])
+    });
+}
+
+#[test]
+fn more_numbers_than_there_are_places_are_refused() {
+    for shape in [vec![1 << 40, 1 << 40], vec![1 << 20, 1 << 12], vec![-1]] {
+        let attributes = none().with("shape", shape);
+        let reason = refusal("RandomUniform", &[], vec![], attributes);
+        assert!(["large", "2^31", "sizes"].iter().any(|word| reason.contains(word)), "{reason}");
     }
 }
