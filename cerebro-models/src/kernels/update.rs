@@ -8,6 +8,7 @@
 //! Attributes: `decay` (0 none, 1 coupled, 2 decoupled; the strength is
 //! hyperparameter 1), `rule`: the index of the rule's first hyperparameter, `nesterov`: 0 or 1.
 
+mod lamb;
 mod product;
 mod rules;
 
@@ -19,12 +20,13 @@ use ort::operator::{
 };
 use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 
+use self::lamb::Lamb;
 use self::product::ProductUpdate;
 use self::rules::{
-    Adagrad, Adam, Decay, Lion, Momentum, Pull, RmsProp, Rule, Sgd, Whole, update_all,
+    Adagrad, Adam, ByElement, Decay, Lion, MOST_SLOTS, Momentum, Pull, RmsProp, Rule, Sgd, Whole,
 };
 use super::in_domain;
-use super::node::{self, PIECE, Parts, for_each_piece, input, refused, size};
+use super::node::{self, Parts, input, output, refused, size};
 
 /// Plain gradient descent: no slots, no hyperparameters of its own.
 pub(crate) const SGD: &str = "ai.cerebro.Sgd";
@@ -37,19 +39,30 @@ pub(crate) const MOMENTUM: &str = "ai.cerebro.Momentum";
 /// size, scale of the second moment's root, epsilon.
 pub(crate) const ADAM: &str = "ai.cerebro.Adam";
 
-/// `RMSprop` without momentum, not centered. Slot: the mean of squares. Hyperparameters: alpha,
-/// 1 - alpha, epsilon.
-pub(crate) const RMSPROP: &str = "ai.cerebro.RmsProp";
+/// `RMSprop`. Slots: the mean of squares, the mean if it is centered, the momentum if it has one.
+/// Hyperparameters: alpha, 1 - alpha, epsilon, the momentum if it has one.
+pub(crate) const fn rmsprop(is_centered: bool, has_momentum: bool) -> &'static str {
+    match (is_centered, has_momentum) {
+        (false, false) => "ai.cerebro.RmsProp",
+        (false, true) => "ai.cerebro.RmsPropMomentum",
+        (true, false) => "ai.cerebro.RmsPropCentered",
+        (true, true) => "ai.cerebro.RmsPropCenteredMomentum",
+    }
+}
 
 /// Adagrad. Slot: the sum of squares. Hyperparameters: step size, epsilon.
 pub(crate) const ADAGRAD: &str = "ai.cerebro.Adagrad";
+
+/// LAMB. Slots: first and second moment. Hyperparameters: beta1, 1 - beta1, beta2, 1 - beta2, scale
+/// of the first moment, scale of the second moment's root, epsilon.
+pub(crate) const LAMB: &str = "ai.cerebro.Lamb";
 
 /// Lion. Slot: the momentum. Hyperparameters: beta1, 1 - beta1, beta2, 1 - beta2.
 pub(crate) const LION: &str = "ai.cerebro.Lion";
 
 /// Whether the operator `op` is an update.
 pub(crate) fn is_update(op: &str) -> bool {
-    matches!(op, SGD | MOMENTUM | ADAM | RMSPROP | ADAGRAD | LION)
+    op == LAMB || of_product(op).is_some()
 }
 
 /// The operator that updates as `op` does, by a gradient that is a product of matrices.
@@ -58,7 +71,10 @@ pub(crate) fn of_product(op: &str) -> Option<&'static str> {
         Sgd::names(),
         Momentum::names(),
         Adam::names(),
-        RmsProp::names(),
+        RmsProp::<false, false>::names(),
+        RmsProp::<false, true>::names(),
+        RmsProp::<true, false>::names(),
+        RmsProp::<true, true>::names(),
         Adagrad::names(),
         Lion::names(),
     ]
@@ -70,23 +86,43 @@ pub(super) fn add_to(domain: OperatorDomain) -> ort::Result<OperatorDomain> {
     let domain = add::<Sgd>(domain)?;
     let domain = add::<Momentum>(domain)?;
     let domain = add::<Adam>(domain)?;
-    let domain = add::<RmsProp>(domain)?;
+    let domain = add::<RmsProp<false, false>>(domain)?;
+    let domain = add::<RmsProp<false, true>>(domain)?;
+    let domain = add::<RmsProp<true, false>>(domain)?;
+    let domain = add::<RmsProp<true, true>>(domain)?;
     let domain = add::<Adagrad>(domain)?;
-    add::<Lion>(domain)
+    add::<Lion>(domain)?.add(Update::<Lamb>(PhantomData))
 }
 
 fn add<R: Rule>(domain: OperatorDomain) -> ort::Result<OperatorDomain> {
-    node::add::<ProductUpdate<R>>(domain.add(Update::<R>(PhantomData))?)
+    node::add::<ProductUpdate<R>>(domain.add(Update::<ByElement<R>>(PhantomData))?)
 }
 
-/// The operator of a rule.
-struct Update<R>(PhantomData<R>);
+/// What updates one parameter, with the hyperparameters of a step.
+trait Method: Sized + 'static {
+    const NAME: &'static str;
+    const SLOTS: usize;
+    const HYPERPARAMETERS: usize;
 
-impl<R: Rule> Operator for Update<R> {
-    type Kernel<'attr> = UpdateKernel<R>;
+    /// `hyperparameters` begin with those of its own.
+    fn new(hyperparameters: &[f32], pull: Pull, nesterov: bool) -> Self;
+
+    fn update(
+        &self,
+        context: &ComputeContext,
+        tensors: &Whole<'_>,
+        gradient: &[f32],
+    ) -> ort::Result<()>;
+}
+
+/// The operator of a method.
+struct Update<M>(PhantomData<fn() -> M>);
+
+impl<M: Method> Operator for Update<M> {
+    type Kernel<'attr> = UpdateKernel<M>;
 
     fn name(&self) -> &str {
-        in_domain(R::NAME)
+        in_domain(M::NAME)
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
@@ -100,16 +136,16 @@ impl<R: Rule> Operator for Update<R> {
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
         let inputs = context.inputs();
-        for (parameter, of) in inputs[1..].chunks(2 + R::SLOTS).enumerate() {
-            for tensor in 0..=R::SLOTS {
-                context.set_output(parameter * (1 + R::SLOTS) + tensor, &of[0])?;
+        for (parameter, of) in inputs[1..].chunks(2 + M::SLOTS).enumerate() {
+            for tensor in 0..=M::SLOTS {
+                context.set_output(parameter * (1 + M::SLOTS) + tensor, &of[0])?;
             }
         }
         Ok(())
     }
 
-    fn create_kernel(&self, node: &KernelContext<'_>) -> ort::Result<UpdateKernel<R>> {
-        Settings::of(node, R::NAME).map(|settings| UpdateKernel { settings, rule: PhantomData })
+    fn create_kernel(&self, node: &KernelContext<'_>) -> ort::Result<UpdateKernel<M>> {
+        Settings::of(node, M::NAME).map(|settings| UpdateKernel { settings, method: PhantomData })
     }
 }
 
@@ -132,81 +168,80 @@ impl Settings {
         Ok(Self { decay, rule_at, nesterov: size(node, name, "nesterov")? != 0 })
     }
 
-    /// The rule, and the pull towards zero, with the hyperparameters of a step.
-    fn with<R: Rule>(&self, packed: &[f32]) -> ort::Result<(R, Pull)> {
+    /// The method with the hyperparameters of a step.
+    fn with<M: Method>(&self, packed: &[f32]) -> ort::Result<M> {
         if packed.is_empty()
-            || packed.len() < self.rule_at + R::HYPERPARAMETERS
+            || packed.len() < self.rule_at + M::HYPERPARAMETERS
             || (self.decay != Decay::None && packed.len() < 2)
         {
-            return Err(refused(R::NAME, format!("{} hyperparameters", packed.len())));
+            return Err(refused(M::NAME, format!("{} hyperparameters", packed.len())));
         }
         let pull = Pull {
             decay: self.decay,
             strength: if self.decay == Decay::None { 0.0 } else { packed[1] },
             learning_rate: packed[0],
         };
-        Ok((R::new(&packed[self.rule_at..], packed[0], self.nesterov), pull))
+        Ok(M::new(&packed[self.rule_at..], pull, self.nesterov))
     }
 }
 
 /// The operator in one node.
-struct UpdateKernel<R> {
+struct UpdateKernel<M> {
     settings: Settings,
-    rule: PhantomData<R>,
+    method: PhantomData<fn() -> M>,
 }
 
-fn elements<'v>(slot: Option<&'v ValueRef<'_>>) -> ort::Result<&'v [f32]> {
-    slot.map_or(Ok(&[]), |slot| Ok(slot.try_extract_tensor()?.1))
+/// The elements of the slots.
+fn elements<'v>(slots: &'v [ValueRef<'_>]) -> ort::Result<[&'v [f32]; MOST_SLOTS]> {
+    let mut all: [&[f32]; MOST_SLOTS] = Default::default();
+    for (elements, slot) in all.iter_mut().zip(slots) {
+        *elements = slot.try_extract_tensor()?.1;
+    }
+    Ok(all)
 }
 
-fn elements_mut<'v>(slot: Option<&'v mut ValueRefMut<'_>>) -> ort::Result<&'v mut [f32]> {
-    slot.map_or(Ok(&mut []), |slot| Ok(slot.try_extract_tensor_mut()?.1))
+/// The elements of the new slots.
+fn parts<'v>(slots: &'v mut [ValueRefMut<'_>]) -> ort::Result<[Parts<'v, f32>; MOST_SLOTS]> {
+    let mut all: [&mut [f32]; MOST_SLOTS] = Default::default();
+    for (elements, slot) in all.iter_mut().zip(slots) {
+        *elements = slot.try_extract_tensor_mut()?.1;
+    }
+    Ok(all.map(Parts::of))
 }
 
-impl<R: Rule> Kernel for UpdateKernel<R> {
+impl<M: Method> Kernel for UpdateKernel<M> {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        let hyperparameters = input(context, R::NAME, 0)?;
+        let hyperparameters = input(context, M::NAME, 0)?;
         let (_, packed) = hyperparameters.try_extract_tensor::<f32>()?;
         let tensors = context.num_inputs()? - 1;
-        let (rule, pull) = self.settings.with::<R>(packed)?;
-        if !tensors.is_multiple_of(2 + R::SLOTS) {
-            return Err(refused(R::NAME, format!("{tensors} tensors")));
+        let method: M = self.settings.with(packed)?;
+        if !tensors.is_multiple_of(2 + M::SLOTS) {
+            return Err(refused(M::NAME, format!("{tensors} tensors")));
         }
-        (0..tensors / (2 + R::SLOTS)).try_for_each(|number| one(context, rule, pull, number))
+        (0..tensors / (2 + M::SLOTS)).try_for_each(|number| one(context, &method, number))
     }
 }
 
 /// Updates parameter number `number` of a node.
-fn one<R: Rule>(context: &ComputeContext, rule: R, pull: Pull, number: usize) -> ort::Result<()> {
-    let first_input = 1 + number * (2 + R::SLOTS);
-    let input = |index: usize| input(context, R::NAME, first_input + index);
+fn one<M: Method>(context: &ComputeContext, method: &M, number: usize) -> ort::Result<()> {
+    let first_input = 1 + number * (2 + M::SLOTS);
+    let input = |index: usize| input(context, M::NAME, first_input + index);
     let (parameter, gradient) = (input(0)?, input(1)?);
-    let first = if R::SLOTS > 0 { Some(input(2)?) } else { None };
-    let second = if R::SLOTS > 1 { Some(input(3)?) } else { None };
+    let slots = (0..M::SLOTS).map(|slot| input(2 + slot)).collect::<ort::Result<Vec<_>>>()?;
     let (shape, parameter) = parameter.try_extract_tensor::<f32>()?;
     let (_, gradient) = gradient.try_extract_tensor::<f32>()?;
-    let slots = [elements(first.as_ref())?, elements(second.as_ref())?];
+    let slots = elements(&slots)?;
     let length = parameter.len();
-    if gradient.len() != length || slots.iter().take(R::SLOTS).any(|slot| slot.len() != length) {
-        return Err(refused(R::NAME, "its inputs differ in size"));
+    if gradient.len() != length || slots[..M::SLOTS].iter().any(|slot| slot.len() != length) {
+        return Err(refused(M::NAME, "its inputs differ in size"));
     }
 
-    let first_output = number * (1 + R::SLOTS);
-    let output = |index: usize| {
-        let output = context.output(first_output + index, shape.clone())?;
-        output.ok_or_else(|| refused(R::NAME, format!("output {index} is missing")))
-    };
+    let first_output = number * (1 + M::SLOTS);
+    let dims = node::dims(shape);
+    let output = |index: usize| output(context, M::NAME, first_output + index, &dims);
     let mut new_parameter = output(0)?;
-    let mut new_first = if R::SLOTS > 0 { Some(output(1)?) } else { None };
-    let mut new_second = if R::SLOTS > 1 { Some(output(2)?) } else { None };
+    let mut new_slots = (1..=M::SLOTS).map(output).collect::<ort::Result<Vec<_>>>()?;
     let new_parameter = Parts::of(new_parameter.try_extract_tensor_mut::<f32>()?.1);
-    let new_slots = [elements_mut(new_first.as_mut())?, elements_mut(new_second.as_mut())?];
-    let new_slots = new_slots.map(Parts::of);
-    let whole = Whole { parameter, slots, new_parameter, new_slots };
-    let touched = length * (3 + 2 * R::SLOTS);
-    for_each_piece(context, length, PIECE, touched, |range| {
-        // SAFETY: each piece is another part.
-        let tensors = unsafe { whole.part(range.clone(), &gradient[range]) };
-        update_all(rule, pull, tensors);
-    })
+    let whole = Whole { parameter, slots, new_parameter, new_slots: parts(&mut new_slots)? };
+    method.update(context, &whole, gradient)
 }

@@ -27,8 +27,12 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::opaque(kernels::SGD, update_shape),
     Operator::opaque(kernels::MOMENTUM, update_shape),
     Operator::opaque(kernels::ADAM, update_shape),
-    Operator::opaque(kernels::RMSPROP, update_shape),
+    Operator::opaque(kernels::rmsprop(false, false), update_shape),
+    Operator::opaque(kernels::rmsprop(false, true), update_shape),
+    Operator::opaque(kernels::rmsprop(true, false), update_shape),
+    Operator::opaque(kernels::rmsprop(true, true), update_shape),
     Operator::opaque(kernels::ADAGRAD, update_shape),
+    Operator::opaque(kernels::LAMB, update_shape),
     Operator::opaque(kernels::LION, update_shape),
 ];
 

@@ -209,12 +209,12 @@ impl OptimizerKind {
             UpdateKind::Sgd { momentum: Momentum::None } => (kernels::SGD, None),
             UpdateKind::Sgd { .. } => (kernels::MOMENTUM, Some("momentum")),
             UpdateKind::Adam => (kernels::ADAM, Some("beta1")),
-            UpdateKind::RmsProp { momentum: false, centered: false } => {
-                (kernels::RMSPROP, Some("alpha"))
+            UpdateKind::RmsProp { momentum, centered } => {
+                (kernels::rmsprop(centered, momentum), Some("alpha"))
             }
             UpdateKind::Adagrad => (kernels::ADAGRAD, Some("step_size")),
+            UpdateKind::Lamb => (kernels::LAMB, Some("beta1")),
             UpdateKind::Lion => (kernels::LION, Some("beta1")),
-            UpdateKind::RmsProp { .. } | UpdateKind::Lamb => return None,
         };
         let rule = first.and_then(|first| hyper.names.iter().position(|name| *name == first));
         let decay = match self.decay {

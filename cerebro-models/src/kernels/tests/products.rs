@@ -148,23 +148,33 @@ fn large(optimizer: &Optimizer) -> Program {
     Program::new(nn::mlp(131, &[277], 3), spec, None, length).unwrap()
 }
 
-#[test]
-fn an_update_that_takes_in_a_product_gives_the_bits_of_the_update_after_it() {
+/// The variables of the large perceptron after three steps, with `threads`.
+fn large_after(optimizer: &Optimizer, threads: usize) -> Vec<f32> {
     let rows = 9;
     let mut rng = Seed(2).rng();
     let x = Array2::from_shape_fn((rows, 131), |_| rng.normal() as f32);
     let y = Array1::from_shape_fn(rows, |_| rng.below(3) as i64);
     let tensors = [("x", Tensor::from(x.into_dyn())), ("y", Tensor::from(y.into_dyn()))];
     let partition = MemoryPartition::new(PartitionId(0), tensors).unwrap();
-    let dialect = Dialect::FusedProducts;
+    let slot = Slot { threads, ..Slot::default() };
+    train_on(&large(optimizer), optimizer, &partition, &slot, Dialect::FusedProducts, 3)
+}
+
+#[test]
+fn an_update_that_takes_in_a_product_gives_the_bits_of_the_update_after_it() {
     for optimizer in rules().into_iter().flat_map(|rule| [rule.clone(), rule.weight_decay(0.1)]) {
         // Clipping reads the gradients too, so that they must be there; so far off it changes none.
         let apart = optimizer.clone().clipping(Clipping::Norm(1e9));
-        let [one, two] = [&optimizer, &apart].map(|optimizer| {
-            let slot = Slot::default();
-            train_on(&large(optimizer), optimizer, &partition, &slot, dialect, 3)
-        });
+        let [one, two] = [&optimizer, &apart].map(|optimizer| large_after(optimizer, 1));
         assert_eq!(one, two, "{optimizer:?}");
+    }
+}
+
+#[test]
+fn updates_of_large_parameters_have_the_same_bits_with_any_number_of_threads() {
+    for optimizer in rules().into_iter().chain([Optimizer::lamb(0.01).weight_decay(0.1)]) {
+        let alone = large_after(&optimizer, 1);
+        assert_eq!(large_after(&optimizer, 2), alone, "{optimizer:?}: with two threads");
     }
 }
 

@@ -9,8 +9,8 @@ use std::marker::PhantomData;
 use ort::operator::{ComputeContext, Kernel, KernelContext};
 use ort::value::TensorElementType;
 
-use super::rules::{Rule, Tensors, Whole, update_all};
-use super::{Settings, elements, elements_mut};
+use super::rules::{ByElement, MOST_SLOTS, Rule, Tensors, Whole};
+use super::{Settings, elements, parts};
 use crate::kernels::node::{Fused, Parts, dims, for_each, input, output, refused, size};
 use crate::kernels::product::strided::Left;
 use crate::kernels::product::{Matrix, Onto, Panels, with_memory};
@@ -30,7 +30,7 @@ pub(super) struct ProductUpdate<R> {
     rule: PhantomData<fn() -> R>,
 }
 
-const TENSORS: &[TensorElementType] = &[TensorElementType::Float32; 6];
+const TENSORS: &[TensorElementType] = &[TensorElementType::Float32; 4 + MOST_SLOTS];
 
 impl<R: Rule> Fused for ProductUpdate<R> {
     const NAME: &'static str = R::OF_PRODUCT;
@@ -54,13 +54,12 @@ impl<R: Rule> Kernel for ProductUpdate<R> {
         let name = Self::NAME;
         let input = |index: usize| input(context, name, index);
         let (packed, a, b, parameter) = (input(0)?, input(1)?, input(2)?, input(3)?);
-        let first = if R::SLOTS > 0 { Some(input(4)?) } else { None };
-        let second = if R::SLOTS > 1 { Some(input(5)?) } else { None };
-        let (rule, pull) = self.settings.with::<R>(packed.try_extract_tensor::<f32>()?.1)?;
+        let slots = (0..R::SLOTS).map(|slot| input(4 + slot)).collect::<ort::Result<Vec<_>>>()?;
+        let method: ByElement<R> = self.settings.with(packed.try_extract_tensor::<f32>()?.1)?;
         let (a_shape, a) = a.try_extract_tensor::<f32>()?;
         let (b_shape, b) = b.try_extract_tensor::<f32>()?;
         let (shape, parameter) = parameter.try_extract_tensor::<f32>()?;
-        let slots = [elements(first.as_ref())?, elements(second.as_ref())?];
+        let slots = elements(&slots)?;
         let (&[places, rows], &[same_places, columns]) =
             (dims(a_shape).as_slice(), dims(b_shape).as_slice())
         else {
@@ -70,7 +69,7 @@ impl<R: Rule> Kernel for ProductUpdate<R> {
         let differs = |slot: &&[f32]| slot.len() != length;
         if places != same_places
             || parameter.len() != length
-            || slots.iter().take(R::SLOTS).any(differs)
+            || slots[..R::SLOTS].iter().any(differs)
         {
             let of = format!("{a_shape:?} and {b_shape:?}");
             return Err(refused(
@@ -84,11 +83,9 @@ impl<R: Rule> Kernel for ProductUpdate<R> {
         sum_rows(context, summed, sums.try_extract_tensor_mut::<f32>()?.1)?;
         let output = |index: usize| output(context, name, index, &dims(shape));
         let mut new_parameter = output(0)?;
-        let mut new_first = if R::SLOTS > 0 { Some(output(1)?) } else { None };
-        let mut new_second = if R::SLOTS > 1 { Some(output(2)?) } else { None };
+        let mut new_slots = (1..=R::SLOTS).map(output).collect::<ort::Result<Vec<_>>>()?;
         let new_parameter = Parts::of(new_parameter.try_extract_tensor_mut::<f32>()?.1);
-        let new_slots = [elements_mut(new_first.as_mut())?, elements_mut(new_second.as_mut())?];
-        let new_slots = new_slots.map(Parts::of);
+        let new_slots = parts(&mut new_slots)?;
         let whole = Whole { parameter, slots, new_parameter, new_slots };
 
         let right = Matrix::new(b, [places, columns], false);
@@ -115,14 +112,10 @@ impl<R: Rule> Kernel for ProductUpdate<R> {
                             // are made only when this one is gone.
                             let next = unsafe { whole.part(range, &[]) };
                             let Tensors { parameter, slots, new_parameter, new_slots, .. } = &next;
-                            let next = [
-                                parameter,
-                                slots[0],
-                                slots[1],
-                                &**new_parameter,
-                                &*new_slots[0],
-                                &*new_slots[1],
-                            ];
+                            let [parameter, new_parameter] = [*parameter, &**new_parameter];
+                            let [a, b, c] = *slots;
+                            let [new_a, new_b, new_c] = new_slots.each_ref().map(|new| &**new);
+                            let next = [parameter, a, b, c, new_parameter, new_a, new_b, new_c];
                             panels.multiply_fetching(left, Onto::Zeros, gradient, &next);
                         });
                     });
@@ -130,8 +123,7 @@ impl<R: Rule> Kernel for ProductUpdate<R> {
                     for (row, gradient) in rows_here.clone().zip(gradients) {
                         let range = row * columns..(row + 1) * columns;
                         // SAFETY: each row is another part.
-                        let tensors = unsafe { whole.part(range, &gradient[..columns]) };
-                        update_all(rule, pull, tensors);
+                        method.update_all(unsafe { whole.part(range, &gradient[..columns]) });
                     }
                 });
             });

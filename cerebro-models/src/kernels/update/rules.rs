@@ -7,8 +7,13 @@
 
 use std::ops::Range;
 
-use super::{ADAGRAD, ADAM, LION, MOMENTUM, RMSPROP, SGD};
-use crate::kernels::node::Parts;
+use ort::operator::ComputeContext;
+
+use super::{ADAGRAD, ADAM, LION, MOMENTUM, Method, SGD, rmsprop};
+use crate::kernels::node::{PIECE, Parts, for_each_piece};
+
+/// No method has more slots.
+pub(super) const MOST_SLOTS: usize = 3;
 
 /// A rule that makes the update of one element.
 pub(super) trait Rule: Copy + Send + Sync + 'static {
@@ -27,7 +32,7 @@ pub(super) trait Rule: Copy + Send + Sync + 'static {
 
     /// The new parameter, of the (decayed) parameter, the gradient and the slots, which become
     /// the new ones.
-    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32;
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; MOST_SLOTS]) -> f32;
 }
 
 #[derive(Clone, Copy)]
@@ -46,7 +51,7 @@ impl Rule for Sgd {
     }
 
     #[inline(always)]
-    fn update(self, parameter: f32, gradient: f32, _: &mut [f32; 2]) -> f32 {
+    fn update(self, parameter: f32, gradient: f32, _: &mut [f32; MOST_SLOTS]) -> f32 {
         parameter - gradient * self.learning_rate
     }
 }
@@ -71,7 +76,7 @@ impl Rule for Momentum {
     }
 
     #[inline(always)]
-    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; MOST_SLOTS]) -> f32 {
         let buffer = slots[0] * self.kept + gradient * self.share;
         slots[0] = buffer;
         let direction = if self.nesterov { gradient + buffer * self.kept } else { buffer };
@@ -109,37 +114,54 @@ impl Rule for Adam {
     }
 
     #[inline(always)]
-    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; MOST_SLOTS]) -> f32 {
         let first = slots[0] * self.beta1 + gradient * self.rest1;
         let second = slots[1] * self.beta2 + (gradient * gradient) * self.rest2;
-        *slots = [first, second];
+        (slots[0], slots[1]) = (first, second);
         let denominator = second.sqrt() * self.scale + self.epsilon;
         parameter - (first / denominator) * self.step_size
     }
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct RmsProp {
+pub(super) struct RmsProp<const CENTERED: bool, const MOMENTUM: bool> {
     learning_rate: f32,
     alpha: f32,
     rest: f32,
     epsilon: f32,
+    momentum: f32,
 }
 
-impl Rule for RmsProp {
-    const NAME: &'static str = RMSPROP;
-    const OF_PRODUCT: &'static str = "ai.cerebro.RmsPropOfProduct";
-    const SLOTS: usize = 1;
-    const HYPERPARAMETERS: usize = 3;
+impl<const CENTERED: bool, const MOMENTUM: bool> Rule for RmsProp<CENTERED, MOMENTUM> {
+    const NAME: &'static str = rmsprop(CENTERED, MOMENTUM);
+    const OF_PRODUCT: &'static str = match (CENTERED, MOMENTUM) {
+        (false, false) => "ai.cerebro.RmsPropOfProduct",
+        (false, true) => "ai.cerebro.RmsPropMomentumOfProduct",
+        (true, false) => "ai.cerebro.RmsPropCenteredOfProduct",
+        (true, true) => "ai.cerebro.RmsPropCenteredMomentumOfProduct",
+    };
+    const SLOTS: usize = 1 + CENTERED as usize + MOMENTUM as usize;
+    const HYPERPARAMETERS: usize = 3 + MOMENTUM as usize;
 
     fn new(h: &[f32], learning_rate: f32, _: bool) -> Self {
-        Self { learning_rate, alpha: h[0], rest: h[1], epsilon: h[2] }
+        let momentum = if MOMENTUM { h[3] } else { 0.0 };
+        Self { learning_rate, alpha: h[0], rest: h[1], epsilon: h[2], momentum }
     }
 
     #[inline(always)]
-    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; MOST_SLOTS]) -> f32 {
         slots[0] = slots[0] * self.alpha + (gradient * gradient) * self.rest;
-        let direction = gradient / (slots[0].sqrt() + self.epsilon);
+        let mut variance = slots[0];
+        if CENTERED {
+            slots[1] = slots[1] * self.alpha + gradient * self.rest;
+            variance -= slots[1] * slots[1];
+        }
+        let mut direction = gradient / (variance.sqrt() + self.epsilon);
+        if MOMENTUM {
+            let buffer = &mut slots[1 + usize::from(CENTERED)];
+            direction += *buffer * self.momentum;
+            *buffer = direction;
+        }
         parameter - direction * self.learning_rate
     }
 }
@@ -161,7 +183,7 @@ impl Rule for Adagrad {
     }
 
     #[inline(always)]
-    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; MOST_SLOTS]) -> f32 {
         slots[0] += gradient * gradient;
         let direction = gradient / (slots[0].sqrt() + self.epsilon);
         parameter - direction * self.step_size
@@ -188,7 +210,7 @@ impl Rule for Lion {
     }
 
     #[inline(always)]
-    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; 2]) -> f32 {
+    fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; MOST_SLOTS]) -> f32 {
         let blended = slots[0] * self.beta1 + gradient * self.rest1;
         slots[0] = slots[0] * self.beta2 + gradient * self.rest2;
         let step = if blended == 0.0 { 0.0 } else { self.learning_rate.copysign(blended) };
@@ -208,18 +230,18 @@ pub(super) enum Decay {
 pub(super) struct Tensors<'a> {
     pub(super) parameter: &'a [f32],
     pub(super) gradient: &'a [f32],
-    pub(super) slots: [&'a [f32]; 2],
+    pub(super) slots: [&'a [f32]; MOST_SLOTS],
     pub(super) new_parameter: &'a mut [f32],
-    pub(super) new_slots: [&'a mut [f32]; 2],
+    pub(super) new_slots: [&'a mut [f32]; MOST_SLOTS],
 }
 
 /// All that an update reads and writes, but for the gradient, to be shared by threads. Slots that the rule
 /// lacks are empty.
 pub(super) struct Whole<'a> {
     pub(super) parameter: &'a [f32],
-    pub(super) slots: [&'a [f32]; 2],
+    pub(super) slots: [&'a [f32]; MOST_SLOTS],
     pub(super) new_parameter: Parts<'a, f32>,
-    pub(super) new_slots: [Parts<'a, f32>; 2],
+    pub(super) new_slots: [Parts<'a, f32>; MOST_SLOTS],
 }
 
 impl Whole<'_> {
@@ -253,9 +275,42 @@ pub(super) struct Pull {
     pub(super) learning_rate: f32,
 }
 
-/// Updates all elements.
-pub(super) fn update_all<R: Rule>(rule: R, pull: Pull, tensors: Tensors<'_>) {
-    fastest!(update_in::<R: Rule>(rule: R, pull: Pull, tensors: Tensors<'_>));
+/// Updates each element by itself.
+#[derive(Clone, Copy)]
+pub(super) struct ByElement<R> {
+    rule: R,
+    pull: Pull,
+}
+
+impl<R: Rule> Method for ByElement<R> {
+    const NAME: &'static str = R::NAME;
+    const SLOTS: usize = R::SLOTS;
+    const HYPERPARAMETERS: usize = R::HYPERPARAMETERS;
+
+    fn new(hyperparameters: &[f32], pull: Pull, nesterov: bool) -> Self {
+        Self { rule: R::new(hyperparameters, pull.learning_rate, nesterov), pull }
+    }
+
+    fn update(
+        &self,
+        context: &ComputeContext,
+        whole: &Whole<'_>,
+        gradient: &[f32],
+    ) -> ort::Result<()> {
+        let touched = gradient.len() * (3 + 2 * R::SLOTS);
+        for_each_piece(context, gradient.len(), PIECE, touched, |range| {
+            // SAFETY: each piece is another part.
+            self.update_all(unsafe { whole.part(range.clone(), &gradient[range]) });
+        })
+    }
+}
+
+impl<R: Rule> ByElement<R> {
+    /// Updates all elements.
+    pub(super) fn update_all(self, tensors: Tensors<'_>) {
+        let Self { rule, pull } = self;
+        fastest!(update_in::<R: Rule>(rule: R, pull: Pull, tensors: Tensors<'_>));
+    }
 }
 
 #[inline(always)]
@@ -274,29 +329,24 @@ fn update_in<R: Rule>(rule: R, pull: Pull, tensors: Tensors<'_>) {
 
 #[inline(always)]
 fn update_each<R: Rule>(rule: R, tensors: Tensors<'_>, pull: impl Fn(f32, f32) -> (f32, f32)) {
-    let Tensors { parameter, gradient, slots, new_parameter, new_slots } = tensors;
-    let [new_first, new_second] = new_slots;
+    let Tensors { parameter, gradient, slots, new_parameter, mut new_slots } = tensors;
     let length = parameter.len();
     // Slices cut to one length let the compiler drop the bounds checks.
     let slot_length = |slot| if slot < R::SLOTS { length } else { 0 };
     let (gradient, new_parameter) = (&gradient[..length], &mut new_parameter[..length]);
-    let (first, new_first) = (&slots[0][..slot_length(0)], &mut new_first[..slot_length(0)]);
-    let (second, new_second) = (&slots[1][..slot_length(1)], &mut new_second[..slot_length(1)]);
+    let slots: [&[f32]; MOST_SLOTS] = std::array::from_fn(|slot| &slots[slot][..slot_length(slot)]);
+    for (slot, new) in new_slots.iter_mut().enumerate() {
+        *new = &mut std::mem::take(new)[..slot_length(slot)];
+    }
     for at in 0..length {
         let (p, g) = pull(parameter[at], gradient[at]);
-        let mut values = [0.0; 2];
-        if R::SLOTS > 0 {
-            values[0] = first[at];
-        }
-        if R::SLOTS > 1 {
-            values[1] = second[at];
+        let mut values = [0.0; MOST_SLOTS];
+        for slot in 0..R::SLOTS {
+            values[slot] = slots[slot][at];
         }
         new_parameter[at] = rule.update(p, g, &mut values);
-        if R::SLOTS > 0 {
-            new_first[at] = values[0];
-        }
-        if R::SLOTS > 1 {
-            new_second[at] = values[1];
+        for slot in 0..R::SLOTS {
+            new_slots[slot][at] = values[slot];
         }
     }
 }
