@@ -2,7 +2,7 @@
 //! have it.
 
 use super::fused::may_fuse;
-use super::{Composition, Gradients, Operator, Site, elements_to_make};
+use super::{Composition, Gradients, Node, Operator, Site, elements_to_make};
 use crate::autodiff::Forward;
 use crate::graph::{Attributes, Builder, Call, Type, Value};
 use crate::kernels::{ATTENTION, ATTENTION_GRADIENT, View};
@@ -14,13 +14,11 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::opaque(ATTENTION_GRADIENT, attention_gradient_shape),
 ];
 
-/// `softmax(scale q k^T + mask) v` of each head.
+/// `softmax(cap(scale q k^T) + mask) v` of each head, and the keys and values with those before them.
+/// A query that sees no key gets zeros.
 const WRITTEN_OUT: Composition = |forward, node| {
-    if node.input(4).is_some() || node.input(5).is_some() {
-        return Err("keys and values of earlier calls cannot be handled".to_owned());
-    }
-    if node.attributes.float("softcap", 0.0) != 0.0 {
-        return Err("a `softcap` cannot be handled".to_owned());
+    if node.input(6).is_some() {
+        return Err("a number of keys that depends on the data cannot be handled".to_owned());
     }
     let none = Attributes::none;
     let count = |name: &str| node.attributes.int(name, 0);
@@ -28,35 +26,65 @@ const WRITTEN_OUT: Composition = |forward, node| {
     let query = heads(forward, node.required(0)?, count("q_num_heads"))?;
     let key = heads(forward, node.required(1)?, count("kv_num_heads"))?;
     let value = heads(forward, node.required(2)?, count("kv_num_heads"))?;
+    let earlier = node.input(4).and_then(|past| forward.graph.dims(past).get(2).copied());
+    let present_key = after(forward, node.input(4), key)?;
+    let present_value = after(forward, node.input(5), value)?;
     let of_queries = forward.graph.dims(query)[1];
-    let key = shared_heads(forward, key, of_queries)?;
-    let value = shared_heads(forward, value, of_queries)?;
+    let key = shared_heads(forward, present_key, of_queries)?;
+    let value = shared_heads(forward, present_value, of_queries)?;
 
     let turned = none().with("perm", vec![0, 1, 3, 2]);
     let turned = forward.apply("Transpose", &[Some(key)], turned)?;
-    let mut scores = forward.apply("MatMul", &[Some(query), Some(turned)], none())?;
+    let mut scores = forward.binary("MatMul", query, turned)?;
     let width = forward.graph.dims(query)[3] as f64;
     let scale = node.attributes.float("scale", 1.0 / width.sqrt());
-    let scale = forward.graph.scalar(scale, scores);
-    scores = forward.apply("Mul", &[Some(scores), Some(scale)], none())?;
-    if node.attributes.flag("is_causal") {
-        let mask = causal_mask(forward, scores)?;
-        scores = forward.apply("Add", &[Some(scores), Some(mask)], none())?;
+    scores = scaled(forward, scores, scale)?;
+    let cap = node.attributes.float("softcap", 0.0);
+    if cap > 0.0 {
+        let share = scaled(forward, scores, 1.0 / cap)?;
+        let share = forward.apply("Tanh", &[Some(share)], none())?;
+        scores = scaled(forward, share, cap)?;
     }
-    if let Some(mask) = node.input(3) {
-        let mask = addend(forward, mask, scores)?;
-        scores = forward.apply("Add", &[Some(scores), Some(mask)], none())?;
+    let (scores, sees) = masked(forward, node, scores, earlier.unwrap_or(0))?;
+    let shares = shares(forward, scores, node.attributes.int("softmax_precision", 0))?;
+    let mut mixed = forward.binary("MatMul", shares, value)?;
+    if let Some(sees) = sees {
+        let nothing = forward.graph.scalar(0.0, mixed);
+        mixed = forward.apply("Where", &[Some(sees), Some(mixed), Some(nothing)], none())?;
     }
-    let shares = forward.apply("Softmax", &[Some(scores)], none().with("axis", -1))?;
-    let mixed = forward.apply("MatMul", &[Some(shares), Some(value)], none())?;
-    if apart {
-        return Ok(vec![mixed]);
+    if !apart {
+        let side_by_side = none().with("perm", vec![0, 2, 1, 3]);
+        mixed = forward.apply("Transpose", &[Some(mixed)], side_by_side)?;
+        let sizes = forward.graph.ints(&[0, 0, -1]);
+        mixed = forward.binary("Reshape", mixed, sizes)?;
     }
-    let side_by_side = none().with("perm", vec![0, 2, 1, 3]);
-    let mixed = forward.apply("Transpose", &[Some(mixed)], side_by_side)?;
-    let sizes = forward.graph.ints(&[0, 0, -1]);
-    Ok(vec![forward.apply("Reshape", &[Some(mixed), Some(sizes)], none())?])
+    Ok(vec![mixed, present_key, present_value])
 };
+
+/// `x` times `factor`.
+fn scaled(forward: &mut Forward<'_>, x: Value, factor: f64) -> Result<Value, String> {
+    let factor = forward.graph.scalar(factor, x);
+    forward.binary("Mul", x, factor)
+}
+
+/// Keys or values of earlier calls, if there are some, and these.
+fn after(forward: &mut Forward<'_>, past: Option<Value>, x: Value) -> Result<Value, String> {
+    let Some(past) = past else { return Ok(x) };
+    forward.apply("Concat", &[Some(past), Some(x)], Attributes::none().with("axis", 2))
+}
+
+/// The softmax of scores, computed in the type of the number `precision` if it is not 0.
+fn shares(forward: &mut Forward<'_>, scores: Value, precision: i64) -> Result<Value, String> {
+    let to = |code: i64| Attributes::none().with("to", code);
+    let last = Attributes::none().with("axis", -1);
+    let own = forward.graph.data_type(scores).code();
+    if precision == 0 || precision == own {
+        return forward.apply("Softmax", &[Some(scores)], last);
+    }
+    let scores = forward.apply("Cast", &[Some(scores)], to(precision))?;
+    let shares = forward.apply("Softmax", &[Some(scores)], last)?;
+    forward.apply("Cast", &[Some(shares)], to(own))
+}
 
 /// `x` with heads as the second of four axes: side by side in its rows, they are `count`.
 fn heads(forward: &mut Forward<'_>, x: Value, count: i64) -> Result<Value, String> {
@@ -95,25 +123,94 @@ fn shared_heads(forward: &mut Forward<'_>, x: Value, count: usize) -> Result<Val
     Ok(x)
 }
 
-/// Minus infinity where a key comes after the query, else 0.
-fn causal_mask(forward: &mut Forward<'_>, scores: Value) -> Result<Value, String> {
+/// The scores of keys with what is added to them for the mask: minus infinity where a query does not
+/// see a key. And which queries see a key, if some might not; those that do not have scores as if they
+/// saw all.
+fn masked(
+    forward: &mut Forward<'_>,
+    node: &Node<'_>,
+    scores: Value,
+    earlier: usize,
+) -> Result<(Value, Option<Value>), String> {
+    let mask = node.input(3).map(|mask| whole_mask(forward, mask, scores)).transpose()?;
+    let is_bool = |mask: &Value| forward.graph.data_type(*mask) == DataType::Bool;
+    let (shown, numbers) = (mask.filter(is_bool), mask.filter(|mask| !is_bool(mask)));
+    let (within, may_see_none) = in_window(forward.graph, node.attributes, scores, earlier)?;
     let g = &mut *forward.graph;
-    let (dims, data_type) = (g.dims(scores).to_vec(), g.data_type(scores));
-    let (queries, keys) = (dims[2], dims[3]);
-    let elements = elements_to_make(&[queries, keys])?;
-    let late = |place: usize| if place % keys > place / keys { f64::NEG_INFINITY } else { 0.0 };
-    let mask: Vec<f64> = (0..elements).map(late).collect();
-    Ok(g.constant(TensorData::from_f64(data_type, &[queries, keys], &mask)))
+    let seen = match (within, shown) {
+        (Some(within), Some(shown)) => Some(g.binary("And", within, shown)),
+        (within, shown) => within.or(shown),
+    };
+    let mut sees = None;
+    let mut addend = seen.map(|mut seen| {
+        if may_see_none || shown.is_some() {
+            sees = sees_any(g, seen);
+        }
+        if let Some(sees) = sees {
+            let blind = g.unary("Not", sees);
+            seen = g.binary("Or", seen, blind);
+        }
+        let (nothing, hidden) = (g.scalar(0.0, scores), g.scalar(f64::NEG_INFINITY, scores));
+        g.select(seen, nothing, hidden)
+    });
+    if let Some(numbers) = numbers {
+        let sum = addend.map(|addend| forward.binary("Add", addend, numbers)).transpose()?;
+        addend = Some(sum.unwrap_or(numbers));
+    }
+    let scores = addend.map_or(Ok(scores), |addend| forward.binary("Add", scores, addend))?;
+    Ok((scores, sees))
 }
 
-/// What is added to scores for `mask`, which says where they count or is added itself.
-fn addend(forward: &mut Forward<'_>, mask: Value, scores: Value) -> Result<Value, String> {
-    if forward.graph.data_type(mask) != DataType::Bool {
+/// The mask for all keys: those at the end that it says nothing of are hidden.
+fn whole_mask(forward: &mut Forward<'_>, mask: Value, scores: Value) -> Result<Value, String> {
+    let Type { data_type, mut dims } = forward.graph.value_type(mask).clone();
+    let keys = forward.graph.dims(scores)[3];
+    let last = dims.last_mut().ok_or("its mask is a scalar")?;
+    if *last == 1 || *last >= keys {
         return Ok(mask);
     }
-    let seen = forward.graph.scalar(0.0, scores);
-    let hidden = forward.graph.scalar(f64::NEG_INFINITY, scores);
-    forward.apply("Where", &[Some(mask), Some(seen), Some(hidden)], Attributes::none())
+    *last = keys - *last;
+    let hidden = if data_type == DataType::Bool { 0.0 } else { f64::NEG_INFINITY };
+    let hidden = forward.graph.fill(hidden, data_type, &dims);
+    forward.apply("Concat", &[Some(mask), Some(hidden)], Attributes::none().with("axis", -1))
+}
+
+/// Which keys are not too late and not too early for each query, of which the first one comes after
+/// `earlier` keys, if that is limited; and whether there might be a query that sees none.
+fn in_window(
+    g: &mut Builder,
+    attributes: &Attributes,
+    scores: Value,
+    earlier: usize,
+) -> Result<(Option<Value>, bool), String> {
+    let size = |name: &str| usize::try_from(attributes.int(name, -1)).ok();
+    let (left, right) = (size("left_window_size"), size("right_window_size"));
+    let right = if attributes.flag("is_causal") { Some(0) } else { right };
+    if left.is_none() && right.is_none() {
+        return Ok((None, false));
+    }
+    let &[_, _, queries, keys] = g.dims(scores) else {
+        return Err("its scores do not have four axes".to_owned());
+    };
+    let elements = elements_to_make(&[queries, keys])?;
+    let is_seen = |at: usize| {
+        let (query, key) = (at / keys + earlier, at % keys);
+        let early = left.is_none_or(|left| query <= key.saturating_add(left));
+        i64::from(early && right.is_none_or(|right| key <= query.saturating_add(right)))
+    };
+    let seen: Vec<i64> = (0..elements).map(is_seen).collect();
+    let seen = TensorData::from_integers(DataType::Bool, &[queries, keys], &seen);
+    Ok((Some(g.constant(seen)), left.is_some()))
+}
+
+/// Which queries see a key at all, unless all are known to.
+fn sees_any(g: &mut Builder, seen: Value) -> Option<Value> {
+    let seen = g.cast(seen, DataType::Int32);
+    let last = g.dims(seen).len().checked_sub(1)?;
+    let sees = g.reduce("ReduceMax", seen, &[last]);
+    let sees = g.cast(sees, DataType::Bool);
+    let known = g.constant_of(sees).and_then(TensorData::to_i64s);
+    if known.is_some_and(|known| known.iter().all(|&sees| sees == 1)) { None } else { Some(sees) }
 }
 
 /// The product of `shares` and `value` as attention in one node, if it may be one: the node reads

@@ -31,6 +31,7 @@ mod random;
 mod recurrent;
 mod reduction;
 mod resize;
+mod rotary;
 mod sampling;
 mod shapes;
 #[cfg(test)]
@@ -287,6 +288,7 @@ const FAMILIES: &[&[Operator]] = &[
     recurrent::whole::OPERATORS,
     reduction::OPERATORS,
     resize::OPERATORS,
+    rotary::OPERATORS,
     sampling::OPERATORS,
     trigonometry::OPERATORS,
 ];

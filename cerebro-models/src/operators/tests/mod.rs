@@ -18,6 +18,7 @@ mod random;
 mod recurrent;
 mod reduction;
 mod resize;
+mod rotary;
 mod sampling;
 mod table;
 

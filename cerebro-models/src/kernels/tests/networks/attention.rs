@@ -237,3 +237,26 @@ fn shares_that_are_read_elsewhere_are_made_too() {
     };
     agree("read twice", &[ATTENTION, ATTENTION_GRADIENT, "Softmax"], network);
 }
+
+#[test]
+fn a_mask_of_the_data_and_one_of_the_future_are_one_mask() {
+    let network = || {
+        let (batch, length, all) = (2, 5, 8);
+        let mut s = Small::new(&[batch, length, 3]);
+        let parts = [(); 3].map(|()| s.projected("x", 3, &[batch, length, all]));
+        let zero = s.constant(TensorData::from_f32(&[], &[0.0]));
+        let axis = s.constant(TensorData::from_i64(&[1], &[2]));
+        let largest = s.of("ReduceMax", &["x", &axis], &[], &[batch, length, 1]);
+        let seen = s.of("Greater", &[&largest, &zero], &[], &[batch, length, 1]);
+        let seen = s.reshaped(&seen, &[batch, 1, 1, length]);
+        let inputs = [&*parts[0], &*parts[1], &*parts[2], &*seen];
+        let attributes = [("is_causal", 1), ("q_num_heads", 2), ("kv_num_heads", 2)];
+        let attributes = attributes.map(|(name, value)| (name, Attribute::Int(value)));
+        let mixed = s.of("Attention", &inputs, &attributes, &[batch, length, all]);
+        s.projected(&mixed, all, &[batch, length, 2]);
+        s
+    };
+    agree("both masks", &[ATTENTION, ATTENTION_GRADIENT], network);
+    let nodes = operators(network, Dialect::Fused);
+    assert!(!nodes.iter().any(|op| op == "Softmax"), "{nodes:?}");
+}
