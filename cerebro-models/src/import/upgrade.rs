@@ -34,6 +34,12 @@ pub(super) fn upgrade(
             inputs.push(Some(forward.graph.scalar(ratio, x)));
             attributes = attributes.without("ratio");
         }
+        // The axis became an input with version 20; it was the first one after the batch's.
+        "DFT" if opset < 20 => {
+            inputs.resize(2, None);
+            inputs.push(Some(forward.graph.ints(&[attributes.int("axis", 1)])));
+            attributes = attributes.without("axis");
+        }
         // Before version 21 scale and bias had one value per group.
         "GroupNormalization" if opset < 21 => {
             widen_group_parameters(forward, &mut inputs, &attributes)?;

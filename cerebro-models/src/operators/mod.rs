@@ -17,6 +17,7 @@ mod attention;
 mod columns;
 mod convolution;
 mod einsum;
+mod fourier;
 mod fused;
 mod indexing;
 mod logic;
@@ -34,6 +35,7 @@ mod resize;
 mod rotary;
 mod sampling;
 mod shapes;
+mod spectrogram;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trigonometry;
@@ -274,6 +276,7 @@ const FAMILIES: &[&[Operator]] = &[
     columns::OPERATORS,
     convolution::OPERATORS,
     einsum::OPERATORS,
+    fourier::OPERATORS,
     fused::OPERATORS,
     indexing::OPERATORS,
     logic::OPERATORS,
@@ -290,6 +293,7 @@ const FAMILIES: &[&[Operator]] = &[
     resize::OPERATORS,
     rotary::OPERATORS,
     sampling::OPERATORS,
+    spectrogram::OPERATORS,
     trigonometry::OPERATORS,
 ];
 

@@ -8,6 +8,7 @@ mod arithmetic;
 mod attention;
 mod columns;
 mod convolution;
+mod fourier;
 mod indexing;
 mod loss;
 mod matrix;
@@ -20,6 +21,7 @@ mod reduction;
 mod resize;
 mod rotary;
 mod sampling;
+mod spectrogram;
 mod table;
 
 use std::collections::HashMap;

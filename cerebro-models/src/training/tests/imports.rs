@@ -50,6 +50,24 @@ fn splits_of_every_version() {
     assert_eq!(of_nodes(18, &[3], split(even), vec![]), expected);
 }
 
+/// By Parseval's theorem the squares of a transform of three numbers are three times theirs.
+#[test]
+fn a_fourier_transform_of_an_older_file_has_its_axis_as_attribute() {
+    let axes = ("axes", TensorData::from_i64(&[2], &[2, 3]));
+    let all = ("all", TensorData::from_i64(&[3], &[1, 2, 3]));
+    let transform = Node::new("DFT", ["a"], ["b"]);
+    for transform in [transform.clone(), transform.with("axis", -3)] {
+        let nodes = vec![
+            Node::new("Unsqueeze", ["doubled", "axes"], ["a"]),
+            transform,
+            Node::new("ReduceSumSquare", ["b", "all"], ["y"]).with("keepdims", 0),
+        ];
+        let found = of_nodes(19, &[], nodes, vec![axes.clone(), all.clone()]);
+        assert!((found[0] - 3.0 * 56.0).abs() < 1e-3, "{found:?}");
+        assert!((found[1] - 3.0 * 69.0).abs() < 1e-3, "{found:?}");
+    }
+}
+
 #[test]
 fn a_softmax_of_an_older_file_sees_a_matrix() {
     let nodes = || {
