@@ -58,8 +58,8 @@ impl Check {
 
     /// Compares; a difference up to `slack` is none.
     fn compare(&mut self, at: &dyn ToString, found: f64, expected: f64, slack: f64) {
-        let difference = ((found - expected).abs() - slack).max(0.0);
-        let error = if difference == 0.0 { 0.0 } else { difference / expected.abs() };
+        let difference = (found - expected).abs() - slack;
+        let error = if difference <= 0.0 { 0.0 } else { difference / expected.abs() };
         // A NaN is the largest error of all.
         if error.is_nan() || error > self.error {
             (self.error, self.at) = (error, at.to_string());
@@ -208,4 +208,22 @@ fn scalar(values: &[f32]) -> f64 {
 
 fn norm(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_never_passes() {
+        for (found, expected, slack) in [(f64::NAN, 1.0, 0.0), (f64::NAN, 0.0, 1e-6)] {
+            let mut check = Check::new(1e-3);
+            check.compare(&"a", found, expected, slack);
+            check.compare(&"b", 1.5, 1.0, 0.0);
+            assert!(!check.passes() && check.at == "a", "{check:?}");
+        }
+        let mut check = Check::new(1e-3);
+        check.compare(&"a", 1e-7, 0.0, 1e-6);
+        assert!(check.passes());
+    }
 }
