@@ -1,7 +1,8 @@
 //! Normalizations.
 
 use super::fused::may_fuse;
-use super::{Composition, Gradients, Lowered, Node, Operator, Site};
+use super::shapes::same;
+use super::{Composition, Gradients, Lowered, Node, Operator, Site, only};
 use crate::autodiff::{Forward, Mode};
 use crate::graph::{Attributes, Builder, Call, Type, Value, normalize_axis};
 use crate::kernels;
@@ -19,7 +20,11 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::composed("MeanVarianceNormalization", MEAN_VARIANCE),
     Operator::composed("RMSNormalization", ROOT_MEAN_SQUARE),
     Operator::composed("LpNormalization", LP),
+    Operator::lowered("LRN", same, response_forward, response),
 ];
+
+/// The most channels that a response is normalized with.
+const MOST_NEIGHBOURS: usize = 64;
 
 fn batch_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     let dims = call.dims(0)?;
@@ -358,3 +363,66 @@ const LP: Composition = |forward, node| {
     let norm = forward.apply(op, &[Some(x), Some(axis)], attributes)?;
     Ok(vec![forward.apply("Div", &[Some(x), Some(norm)], Attributes::none())?])
 };
+
+/// How many channels before and after each one its response is normalized with, at most all.
+fn neighbours(call: &Call<'_>) -> Result<[usize; 2], String> {
+    let dims = call.dims(0)?;
+    let channels = *dims.get(1).ok_or_else(|| format!("{dims:?} has no channels"))?;
+    let size = call.attributes.int("size", 0);
+    let others = usize::try_from(size).ok().and_then(|size| size.checked_sub(1));
+    let others = others.ok_or_else(|| format!("its `size` is {size}"))?;
+    let sides = [others / 2, others.div_ceil(2)].map(|side| side.min(channels.saturating_sub(1)));
+    if sides[0] + sides[1] > MOST_NEIGHBOURS {
+        return Err(format!("{size} channels are more than {MOST_NEIGHBOURS}"));
+    }
+    Ok(sides)
+}
+
+/// The sum over so many channels before and after each.
+fn channel_sums(g: &mut Builder, x: Value, [before, after]: [usize; 2]) -> Value {
+    let dims = g.dims(x).to_vec();
+    let around = |side: usize| {
+        let mut sizes = vec![0; dims.len()];
+        sizes[1] = side as i64;
+        sizes
+    };
+    let padded = g.pad(x, &around(before), &around(after));
+    let shifted: Vec<Value> = (0..=before + after)
+        .map(|first| g.slice(padded, 1, first as i64, (first + dims[1]) as i64, 1))
+        .collect();
+    g.sum(&shifted).unwrap_or(x)
+}
+
+/// `y = x / s^beta` with `s = bias + alpha / size W(x^2)`, where `W` sums over neighbouring channels
+/// (Krizhevsky et al. 2012, section 3.3). ONNX Runtime has no kernel for even sizes.
+fn response_forward(forward: &mut Forward<'_>, node: &Node<'_>) -> Result<Lowered, String> {
+    let sides = neighbours(&node.call(forward.graph))?;
+    let (x, g) = (node.required(0)?, &mut *forward.graph);
+    let squares = g.square(x);
+    let sums = channel_sums(g, squares, sides);
+    let scaled = g.scale(sums, response_share(node.attributes));
+    let base = g.add_scalar(scaled, node.attributes.float("bias", 1.0));
+    let exponent = g.scalar(-node.attributes.float("beta", 0.75), base);
+    let factor = g.binary("Pow", base, exponent);
+    Ok(Lowered { outputs: vec![g.mul(x, factor)], saved: vec![base, factor] })
+}
+
+/// What a square adds to its neighbours' sums.
+fn response_share(attributes: &Attributes) -> f64 {
+    attributes.float("alpha", 1e-4) / attributes.int("size", 1) as f64
+}
+
+/// `dx = dy / s^beta - 2 beta alpha / size x W'(dy y / s)`, where `W'` sums over those of whose
+/// neighbourhood an element is a part.
+fn response(g: &mut Builder, at: &Site<'_>) -> Gradients {
+    let [before, after] = neighbours(&at.call(g))?;
+    let &[base, factor] = at.saved else { return Err("its lowering kept two values".to_owned()) };
+    let by_factor = g.mul(at.dy(), at.y(0));
+    let by_base = g.div(by_factor, base);
+    let sums = channel_sums(g, by_base, [after, before]);
+    let share = 2.0 * at.attributes.float("beta", 0.75) * response_share(at.attributes);
+    let along = g.mul(at.x(0), sums);
+    let along = g.scale(along, share);
+    let plain = g.mul(at.dy(), factor);
+    only(g.sub(plain, along))
+}

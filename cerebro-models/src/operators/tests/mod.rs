@@ -32,7 +32,7 @@ use ort::value::Tensor;
 
 use crate::autodiff::{Forward, Mode, differentiate};
 use crate::graph::{Attributes, Builder, Type, Value};
-use crate::onnx::{DataType, Model, TensorData};
+use crate::onnx::{DataType, Graph, Model, Node, TensorData, ValueInfo};
 use crate::training::SEED;
 
 /// An input of the operator under test.
@@ -127,6 +127,42 @@ pub(super) fn refusal(
     let mut inputs: Vec<_> = data.collect();
     inputs.extend(constants.into_iter().map(|constant| Some(graph.constant(constant))));
     Forward::new(&mut graph, Mode::Training).apply(op, &inputs, attributes).unwrap_err()
+}
+
+/// Compares what training composes of `op` with what ONNX Runtime's own operator gives, of random numbers
+/// of the shape `dims` and the constants after them, in 32 bits.
+pub(super) fn composed_and_native(
+    op: &str,
+    dims: &[usize],
+    constants: &[TensorData],
+    attributes: &Attributes,
+) {
+    let mut graph = Builder::new();
+    let x = graph.input("x", Type::new(DataType::Float32, dims));
+    let mut forward = Forward::new(&mut graph, Mode::Training);
+    let more = constants.iter().map(|constant| Some(forward.graph.constant(constant.clone())));
+    let inputs: Vec<_> = [Some(x)].into_iter().chain(more).collect();
+    let y = forward.apply(op, &inputs, attributes.clone()).unwrap();
+    let output = graph.dims(y).to_vec();
+    let composed = graph.finish(&[("y".to_owned(), y)]);
+    let names: Vec<String> = (0..constants.len()).map(|number| format!("c{number}")).collect();
+    let inputs = ["x"].into_iter().chain(names.iter().map(String::as_str));
+    let native = Graph {
+        initializers: names.iter().cloned().zip(constants.iter().cloned()).collect(),
+        inputs: vec![ValueInfo::fixed("x", DataType::Float32, dims)],
+        outputs: vec![ValueInfo::fixed("y", DataType::Float32, &output)],
+        nodes: vec![Node { attributes: attributes.0.clone(), ..Node::new(op, inputs, ["y"]) }],
+        ..Graph::default()
+    };
+    let mut rng = Seed(5).rng();
+    let numbers = (0..dims.iter().product()).map(|_| 4.0 * rng.unit() - 2.0).collect();
+    let fed = [("x".to_owned(), dims.to_vec(), numbers)];
+    let [composed, native] = [composed, Model::new(native, crate::graph::OPSET)]
+        .map(|model| Runner::new(&model, op).run(DataType::Float32, &fed).remove("y").unwrap());
+    assert_eq!(composed.len(), native.len());
+    for (a, b) in composed.iter().zip(&native) {
+        assert!((a - b).abs() <= 1e-5, "{op} {attributes:?}: {a} and {b}");
+    }
 }
 
 /// Checks the gradients of a function: random weights make one number of its outputs.

@@ -79,3 +79,27 @@ fn normalization_by_norm_and_variance() {
     let attributes = none().with("axis", 1).with("epsilon", 0.1f32);
     check("RMSNormalization", &[x(&[2, 3, 2]), x(&[3, 2])], attributes);
 }
+
+#[test]
+fn responses_normalized_with_neighbouring_channels() {
+    for size in [1, 2, 3, 4, 9] {
+        check("LRN", &[x(&[2, 4, 2, 3])], none().with("size", size).with("alpha", 0.5_f32));
+    }
+    let attributes = none().with("size", 3).with("beta", 0.5_f32).with("bias", 2.0_f32);
+    check("LRN", &[x(&[2, 3, 4])], attributes.with("alpha", 0.3_f32));
+}
+
+/// What training composes gives what ONNX Runtime's own operator gives.
+#[test]
+fn composed_and_native_responses_agree() {
+    for size in [1, 3, 9] {
+        let attributes = none().with("size", size).with("alpha", 0.5_f32);
+        composed_and_native("LRN", &[2, 5, 3, 3], &[], &attributes);
+    }
+}
+
+#[test]
+fn responses_of_very_many_channels_are_refused() {
+    let reason = refusal("LRN", &[&[1, 200, 1, 1]], vec![], none().with("size", 101));
+    assert!(reason.contains("101 channels are more"), "{reason}");
+}
