@@ -1,8 +1,8 @@
-//! Pools: maxima and means of windows.
+//! Pools: maxima, means and norms of windows.
 
 use super::fused::may_fuse;
 use super::window::{Window, sizes};
-use super::{Gradients, Lowered, Node, Operator, Site, only};
+use super::{Composition, Gradients, Lowered, Node, Operator, Site, elements_to_make, only};
 use crate::autodiff::{Forward, Mode};
 use crate::graph::{Attributes, Builder, Call, Type, Value};
 use crate::kernels;
@@ -16,6 +16,9 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator::rule("AveragePool", pool_shape, average_pool),
     Operator::rule("GlobalAveragePool", global_shape, global_average_pool),
     Operator::rule("GlobalMaxPool", global_shape, global_max_pool),
+    Operator::composed("LpPool", LP_POOL),
+    Operator::composed("GlobalLpPool", GLOBAL_LP_POOL),
+    Operator::composed("MaxUnpool", MAX_UNPOOL),
 ];
 
 /// The spatial sizes: all axes but batch and channels.
@@ -221,3 +224,116 @@ fn global_max_pool(g: &mut Builder, at: &Site<'_>) -> Gradients {
     let gradient = g.select(is_place, dy, zero);
     only(g.reshape(gradient, &dims))
 }
+
+/// A norm: the root of the sum of powers.
+#[derive(Clone, Copy)]
+struct Norm(i64);
+
+impl Norm {
+    fn of(node: &Node<'_>) -> Result<Self, String> {
+        match node.attributes.int("p", 2) {
+            p if p > 0 => Ok(Self(p)),
+            p => Err(format!("its `p` is {p}")),
+        }
+    }
+
+    fn powers(self, forward: &mut Forward<'_>, x: Value) -> Result<Value, String> {
+        if self.0 == 2 {
+            return forward.binary("Mul", x, x);
+        }
+        let sizes = forward.apply("Abs", &[Some(x)], Attributes::none())?;
+        if self.0 == 1 {
+            return Ok(sizes);
+        }
+        let exponent = forward.graph.scalar(self.0 as f64, x);
+        forward.binary("Pow", sizes, exponent)
+    }
+
+    /// The root of sums of powers; where these are 0 so is the gradient.
+    fn root(self, forward: &mut Forward<'_>, sums: Value) -> Result<Value, String> {
+        if self.0 == 1 {
+            return Ok(sums);
+        }
+        let [zero, one] = [0.0, 1.0].map(|value| forward.graph.scalar(value, sums));
+        let is_there = forward.graph.binary("Greater", sums, zero);
+        let inputs = [is_there, sums, one].map(Some);
+        let usable = forward.apply("Where", &inputs, Attributes::none())?;
+        let root = if self.0 == 2 {
+            forward.apply("Sqrt", &[Some(usable)], Attributes::none())?
+        } else {
+            let exponent = forward.graph.scalar(1.0 / self.0 as f64, sums);
+            forward.binary("Pow", usable, exponent)?
+        };
+        forward.apply("Where", &[is_there, root, zero].map(Some), Attributes::none())
+    }
+}
+
+/// Sums of powers are means times the size of the window, once zeros around the input make all windows
+/// whole.
+const LP_POOL: Composition = |forward, node| {
+    let call = node.call(forward.graph);
+    let (norm, window) = (Norm::of(node)?, window(&call)?);
+    let (input, places) = (spatial(call.dims(0)?)?.to_vec(), places(&call, &window)?);
+    let elements = elements_to_make(&window.kernel)?;
+    let after = (0..input.len()).map(|axis| {
+        let covered = (places[axis].max(1) - 1) * window.strides[axis] + window.extent(axis);
+        covered.saturating_sub(window.pads_before[axis] + input[axis])
+    });
+    let after: Vec<usize> = after.collect();
+    let ints = |sizes: &[usize]| sizes.iter().map(|&size| size as i64).collect::<Vec<_>>();
+    let mut powers = norm.powers(forward, node.required(0)?)?;
+    if window.pads_before.iter().chain(&after).any(|&size| size > 0) {
+        let pads = [vec![0, 0], ints(&window.pads_before), vec![0, 0], ints(&after)].concat();
+        let pads = forward.graph.ints(&pads);
+        powers = forward.binary("Pad", powers, pads)?;
+    }
+    let attributes = Attributes::none()
+        .with("kernel_shape", ints(&window.kernel))
+        .with("strides", ints(&window.strides))
+        .with("dilations", ints(&window.dilations));
+    let means = forward.apply("AveragePool", &[Some(powers)], attributes)?;
+    let elements = forward.graph.scalar(elements as f64, means);
+    let sums = forward.binary("Mul", means, elements)?;
+    Ok(vec![norm.root(forward, sums)?])
+};
+
+const GLOBAL_LP_POOL: Composition = |forward, node| {
+    let (norm, x) = (Norm::of(node)?, node.required(0)?);
+    global_shape(&node.call(forward.graph))?;
+    let powers = norm.powers(forward, x)?;
+    let axes: Vec<usize> = (2..forward.graph.dims(x).len()).collect();
+    let axes = forward.graph.sizes(&axes);
+    let keep = Attributes::none().with("keepdims", 1);
+    let sums = forward.apply("ReduceSum", &[Some(powers), Some(axes)], keep)?;
+    Ok(vec![norm.root(forward, sums)?])
+};
+
+/// Each element goes to its place, counted through the whole output, as in PyTorch's `max_unpool2d` and
+/// in ONNX Runtime, where the reference of ONNX counts through the output without `output_shape`.
+const MAX_UNPOOL: Composition = |forward, node| {
+    let (x, indices) = (node.required(0)?, node.required(1)?);
+    let call = node.call(forward.graph);
+    let dims = call.dims(0)?.to_vec();
+    let window = window(&call)?;
+    let output = if call.input(2).is_some() {
+        call.sizes(2)?
+    } else {
+        let sizes = spatial(&dims)?.iter().enumerate().map(|(axis, &size)| {
+            let covered = (size.max(1) - 1) * window.strides[axis] + window.kernel[axis];
+            covered.saturating_sub(window.pads_before[axis] + window.pads_after[axis])
+        });
+        dims[..2].iter().copied().chain(sizes).collect()
+    };
+    if output.len() != dims.len() || call.dims(1)? != dims {
+        let places = call.dims(1)?;
+        return Err(format!("elements {dims:?} at places {places:?} do not fit {output:?}"));
+    }
+    let (count, elements) = (dims.iter().product(), elements_to_make(&output)?);
+    let places = forward.reshape(indices, &[count])?;
+    let values = forward.reshape(x, &[count])?;
+    let data_type = forward.graph.data_type(x);
+    let zeros = forward.graph.fill(0.0, data_type, &[elements]);
+    let inputs = [zeros, places, values].map(Some);
+    let flat = forward.apply("ScatterElements", &inputs, Builder::along(0))?;
+    Ok(vec![forward.reshape(flat, &output)?])
+};
