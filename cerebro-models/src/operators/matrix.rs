@@ -1,10 +1,17 @@
-//! Matrix products.
+//! Matrix products and determinants.
 
-use super::{Gradients, Operator, Site};
-use crate::graph::{Builder, Call, Transposed, Type, Value, broadcast};
+use super::{Composition, Gradients, Operator, Site};
+use crate::graph::{Attributes, Builder, Call, Transposed, Type, Value, broadcast};
+use crate::onnx::TensorData;
 
-pub(super) const OPERATORS: &[Operator] =
-    &[Operator::rule("Gemm", gemm_shape, gemm), Operator::rule("MatMul", matmul_shape, matmul)];
+pub(super) const OPERATORS: &[Operator] = &[
+    Operator::rule("Gemm", gemm_shape, gemm),
+    Operator::rule("MatMul", matmul_shape, matmul),
+    Operator::composed("Det", DETERMINANT),
+];
+
+/// The most rows of a matrix whose determinant is expanded: with each the number of minors doubles.
+const MOST_ROWS: usize = 8;
 
 fn gemm_shape(call: &Call<'_>) -> Result<Vec<Type>, String> {
     let (a, b) = (call.dims(0)?, call.dims(1)?);
@@ -112,3 +119,56 @@ fn shared_right_matrix(g: &mut Builder, a: Value, b: Value, dy: Value) -> (Value
     let db = g.gemm((a_tall, Transposed::Yes), (dy_tall, Transposed::No));
     (g.reshape(da, &a_dims), db)
 }
+
+/// Laplace's expansion row by row: a minor of the first `k + 1` rows is a sum of elements of row `k` times
+/// minors of the rows before it, each of which is computed once. The gradient is the adjugate matrix,
+/// of singular matrices too.
+const DETERMINANT: Composition = |forward, node| {
+    let x = node.required(0)?;
+    let dims = forward.graph.dims(x).to_vec();
+    let (batch, rows) = match dims.as_slice() {
+        [batch @ .., rows, columns] if rows == columns && *rows > 0 => (batch, *rows),
+        _ => return Err(format!("{dims:?} is no square matrix")),
+    };
+    if rows > MOST_ROWS {
+        return Err(format!("matrices {dims:?} have more than {MOST_ROWS} rows"));
+    }
+    let count: usize = batch.iter().product();
+    let elements = forward.reshape(x, &[count, rows * rows])?;
+    let along = || Attributes::none().with("axis", 1);
+    // The columns of minors are sets of bits.
+    let mut smaller: Vec<usize> = vec![0];
+    let mut minors = None;
+    for row in 0..rows {
+        let larger = (0..1_usize << rows).filter(|set| set.count_ones() as usize == row + 1);
+        let larger: Vec<usize> = larger.collect();
+        let (mut factors, mut others, mut signs) = (Vec::new(), Vec::new(), Vec::new());
+        for &set in &larger {
+            let columns = (0..rows).filter(|column| set >> column & 1 == 1);
+            for (number, column) in columns.enumerate() {
+                factors.push((row * rows + column) as i64);
+                let other = smaller.binary_search(&(set ^ 1 << column));
+                others.push(other.map_err(|_| "a minor is missing")? as i64);
+                signs.push(if (row + number) % 2 == 0 { 1.0 } else { -1.0 });
+            }
+        }
+        let factors = forward.graph.ints(&factors);
+        let mut terms = forward.apply("Gather", &[Some(elements), Some(factors)], along())?;
+        if let Some(minors) = minors {
+            let others = forward.graph.ints(&others);
+            let others = forward.apply("Gather", &[Some(minors), Some(others)], along())?;
+            terms = forward.binary("Mul", terms, others)?;
+            let data_type = forward.graph.data_type(x);
+            let signs = TensorData::from_f64(data_type, &[1, signs.len()], &signs);
+            let signs = forward.graph.constant(signs);
+            terms = forward.binary("Mul", terms, signs)?;
+        }
+        let terms = forward.reshape(terms, &[count, larger.len(), row + 1])?;
+        let last = forward.graph.ints(&[2]);
+        let drop = Attributes::none().with("keepdims", 0);
+        minors = Some(forward.apply("ReduceSum", &[Some(terms), Some(last)], drop)?);
+        smaller = larger;
+    }
+    let minors = minors.ok_or("a matrix has a row")?;
+    Ok(vec![forward.reshape(minors, batch)?])
+};

@@ -55,3 +55,23 @@ fn einsum_of_one_two_and_three_operands() {
         check("Einsum", &inputs, none().with("equation", *equation));
     }
 }
+
+#[test]
+fn determinants_of_batches() {
+    let shapes: &[&[usize]] =
+        &[&[1, 1], &[2, 2], &[3, 3], &[2, 4, 4], &[2, 1, 3, 3], &[5, 5], &[7, 7]];
+    for dims in shapes {
+        check("Det", &[x(dims)], none());
+    }
+    // Singular: the third row is the sum of the others.
+    let rows = vec![1.0, 2.0, -1.0, 0.5, 0.3, 2.0, 1.5, 2.3, 1.0];
+    check("Det", &[Input::Given(vec![3, 3], rows)], none());
+}
+
+#[test]
+fn determinants_of_large_matrices_are_refused() {
+    let reason = refusal("Det", &[&[2, 9, 9]], vec![], none());
+    assert!(reason.contains("more than 8 rows"), "{reason}");
+    let reason = refusal("Det", &[&[2, 3]], vec![], none());
+    assert!(reason.contains("no square matrix"), "{reason}");
+}
