@@ -14,6 +14,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod centering;
 mod columns;
 mod convolution;
 mod einsum;
@@ -273,6 +274,7 @@ const FAMILIES: &[&[Operator]] = &[
     activation::OPERATORS,
     arithmetic::OPERATORS,
     attention::OPERATORS,
+    centering::OPERATORS,
     columns::OPERATORS,
     convolution::OPERATORS,
     einsum::OPERATORS,

@@ -6,6 +6,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod centering;
 mod columns;
 mod convolution;
 mod fourier;
