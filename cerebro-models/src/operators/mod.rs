@@ -17,6 +17,7 @@ mod attention;
 mod centering;
 mod columns;
 mod convolution;
+mod deformable;
 mod einsum;
 mod fourier;
 mod fused;
@@ -277,6 +278,7 @@ const FAMILIES: &[&[Operator]] = &[
     centering::OPERATORS,
     columns::OPERATORS,
     convolution::OPERATORS,
+    deformable::OPERATORS,
     einsum::OPERATORS,
     fourier::OPERATORS,
     fused::OPERATORS,

@@ -3,7 +3,7 @@
 
 pub(super) mod taps;
 
-use self::taps::{Axis, Padding, Rows, swap_channels};
+use self::taps::{Axis, Padding, Pixels, swap_channels};
 use super::{Composition, Node, Operator, elements_to_make};
 use crate::autodiff::Mode;
 use crate::graph::{Attributes, Call, Type};
@@ -78,7 +78,7 @@ const GRID_SAMPLE: Composition = |forward, node| {
         });
     }
 
-    let rows = Rows::of(forward, x, 1, spatial)?;
+    let rows = Pixels::of(forward, x, 1, spatial)?;
     let parts = rows.pick(forward, &taps, None, count)?;
     let sum = forward.apply("Sum", &parts, Attributes::none())?;
     let sum = forward.reshape(sum, &[batch, count / batch, channels])?;

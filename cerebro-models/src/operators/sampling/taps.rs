@@ -31,16 +31,19 @@ pub(in crate::operators) struct Tap {
     pub(in crate::operators) share: Value,
 }
 
+/// The most axes of an image that is sampled: with each the number of elements around a place doubles.
+const MOST_AXES: usize = 3;
+
 /// Images whose elements are rows, of all channels.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::operators) struct Rows<'a> {
+pub(in crate::operators) struct Pixels<'a> {
     pub(in crate::operators) rows: Value,
     /// The number of the first row of each image, in a shape that broadcasts to that of the taps.
     pub(in crate::operators) firsts: Value,
     pub(in crate::operators) spatial: &'a [usize],
 }
 
-impl<'a> Rows<'a> {
+impl<'a> Pixels<'a> {
     /// Those of `x`, with the axes batch, channels and `spatial`, whose channels are `groups` images
     /// each; the first rows are a column.
     pub(in crate::operators) fn of(
@@ -50,6 +53,9 @@ impl<'a> Rows<'a> {
         spatial: &'a [usize],
     ) -> Result<Self, String> {
         let dims = forward.graph.dims(x);
+        if spatial.len() > MOST_AXES {
+            return Err(format!("images {dims:?} have more than {MOST_AXES} spatial axes"));
+        }
         let (images, channels) = (dims[0] * groups, dims[1] / groups);
         let area: usize = spatial.iter().product();
         let image = forward.reshape(x, &[images, channels, area])?;
@@ -261,7 +267,10 @@ pub(super) fn with_scalar(
 }
 
 /// `x` of three axes with the last two swapped.
-pub(super) fn swap_channels(forward: &mut Forward<'_>, x: Value) -> Result<Value, String> {
+pub(in crate::operators) fn swap_channels(
+    forward: &mut Forward<'_>,
+    x: Value,
+) -> Result<Value, String> {
     let attributes = Attributes::none().with("perm", vec![0, 2, 1]);
     forward.apply("Transpose", &[Some(x)], attributes)
 }

@@ -9,6 +9,7 @@ mod attention;
 mod centering;
 mod columns;
 mod convolution;
+mod deformable;
 mod fourier;
 mod indexing;
 mod loss;

@@ -95,3 +95,10 @@ fn more_places_than_fit_into_memory_are_refused() {
     let reason = refusal("AffineGrid", &[&[1, 2, 3]], vec![sizes], none());
     assert!(reason.contains("too large"), "{reason}");
 }
+
+#[test]
+fn images_of_more_than_three_axes_are_refused() {
+    let images: [&[usize]; 2] = [&[1; 42], &[&[1; 41][..], &[40]].concat()];
+    let reason = refusal("GridSample", &images, vec![], none());
+    assert!(reason.contains("more than 3 spatial axes"), "{reason}");
+}
