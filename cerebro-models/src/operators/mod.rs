@@ -33,6 +33,7 @@ mod pooling;
 mod random;
 mod recurrent;
 mod reduction;
+mod region;
 mod resize;
 mod rotary;
 mod sampling;
@@ -294,6 +295,7 @@ const FAMILIES: &[&[Operator]] = &[
     recurrent::OPERATORS,
     recurrent::whole::OPERATORS,
     reduction::OPERATORS,
+    region::OPERATORS,
     resize::OPERATORS,
     rotary::OPERATORS,
     sampling::OPERATORS,

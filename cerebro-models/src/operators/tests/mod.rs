@@ -20,6 +20,7 @@ mod pooling;
 mod random;
 mod recurrent;
 mod reduction;
+mod region;
 mod resize;
 mod rotary;
 mod sampling;
