@@ -40,6 +40,14 @@ pub(super) fn upgrade(
             inputs.push(Some(forward.graph.ints(&[attributes.int("axis", 1)])));
             attributes = attributes.without("axis");
         }
+        // What was quantized is of the type that it came of, and so are its bounds.
+        "Clip" => {
+            let Some(&Some(x)) = inputs.first() else { return Err("input 0 is missing".into()) };
+            let data_type = forward.graph.data_type(x);
+            for bound in inputs.iter_mut().skip(1).flatten() {
+                *bound = forward.graph.cast(*bound, data_type);
+            }
+        }
         // Before version 21 scale and bias had one value per group.
         "GroupNormalization" if opset < 21 => {
             widen_group_parameters(forward, &mut inputs, &attributes)?;

@@ -30,6 +30,7 @@ mod movement;
 mod normalization;
 mod page;
 mod pooling;
+mod quantization;
 mod random;
 mod recurrent;
 mod reduction;
@@ -291,6 +292,7 @@ const FAMILIES: &[&[Operator]] = &[
     movement::OPERATORS,
     normalization::OPERATORS,
     pooling::OPERATORS,
+    quantization::OPERATORS,
     random::OPERATORS,
     recurrent::OPERATORS,
     recurrent::whole::OPERATORS,

@@ -115,10 +115,11 @@ fn is_called_statistic(name: &str) -> bool {
 }
 
 /// Whether input number `position` of operator `op` is a setting rather than data: bounds, ratios,
-/// scales of an image, what is filled in.
+/// scales of an image or of a quantization, regions, what is filled in.
 fn is_setting(op: &str, position: usize) -> bool {
     match op {
-        "Clip" | "Dropout" | "Pad" | "Resize" | "Upsample" | "OneHot" => position > 0,
+        "Clip" | "Dropout" | "Pad" | "Resize" | "Upsample" | "OneHot" | "QuantizeLinear"
+        | "DequantizeLinear" | "RoiAlign" => position > 0,
         "Range" | "Shape" | "Size" | "ConstantOfShape" => true,
         "CastLike" => position == 1,
         _ => false,

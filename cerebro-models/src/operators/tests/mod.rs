@@ -17,6 +17,7 @@ mod matrix;
 mod movement;
 mod normalization;
 mod pooling;
+mod quantization;
 mod random;
 mod recurrent;
 mod reduction;

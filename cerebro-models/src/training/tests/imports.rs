@@ -473,3 +473,27 @@ fn a_value_inside_a_model_can_be_what_is_trained() {
     let step = blueprint.step(&InputShapes::rows(2)).unwrap();
     assert!(step.graph.nodes.iter().all(|node| node.op != "Softmax"));
 }
+
+/// PyTorch's older exporter writes a range of seven bits as bounds of eight.
+#[test]
+fn scales_of_a_quantization_are_not_trained_and_its_bounds_are_integers() {
+    let integer = |value: i64| TensorData::from_integers(DataType::Uint8, &[], &[value]);
+    let nodes = vec![
+        Node::new("QuantizeLinear", ["x", "scale", "zero"], ["quantized"]),
+        Node::new("Clip", ["quantized", "", "most"], ["clipped"]),
+        Node::new("DequantizeLinear", ["clipped", "scale", "zero"], ["rounded"]),
+        Node::new("Mul", ["rounded", "weight"], ["y"]),
+    ];
+    let initializers = vec![
+        ("scale", TensorData::from_f32(&[1], &[0.5])),
+        ("zero", integer(124)),
+        ("most", integer(127)),
+        ("weight", TensorData::from_f32(&[3], &[1.0, 2.0, 3.0])),
+    ];
+    let model = model(&[3], &[3], nodes, initializers);
+    let blueprint = Blueprint::new(model.clone(), spec()).unwrap();
+    let names: Vec<&str> = blueprint.variables().iter().map(|v| v.name.as_str()).collect();
+    assert_eq!(names, ["weight"]);
+    let x = [0.3, -0.7, 9.0, 1.4, -70.0, 0.2];
+    assert_eq!(predict(model, &x, 2), [0.5, -1.0, 4.5, 1.5, -124.0, 0.0]);
+}
