@@ -8,6 +8,9 @@ use crate::onnx::{Attribute, DataType, TensorData};
 /// the graph.
 const LONGEST_VECTOR_OF_ONES: usize = 1 << 16;
 
+/// The numbers of more classes than this are not a constant of the graph.
+const MOST_CLASSES: usize = 1 << 26;
+
 impl Builder {
     /// Emits a node with one output.
     pub fn op(&mut self, op: &str, inputs: &[Value], attributes: Attributes) -> Value {
@@ -147,8 +150,13 @@ impl Builder {
     /// `like`; a label that is no class gives zeros.
     pub fn one_hot(&mut self, labels: Value, classes: usize, axis: usize, like: Value) -> Value {
         let mut dims = vec![1; self.dims(labels).len() + 1];
-        if let Some(size) = dims.get_mut(axis) {
-            *size = classes;
+        match dims.get_mut(axis) {
+            Some(size) if classes <= MOST_CLASSES => *size = classes,
+            _ => {
+                let of = self.dims(labels);
+                let reason = format!("{classes} classes along axis {axis} of labels {of:?}");
+                return self.refuse(reason);
+            }
         }
         let numbers: Vec<i64> = (0..classes as i64).collect();
         let numbers = self.constant(TensorData::from_i64(&dims, &numbers));

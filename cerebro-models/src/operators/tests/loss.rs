@@ -17,3 +17,13 @@ fn losses_inside_a_model() {
         }
     }
 }
+
+#[test]
+fn labels_without_rows_and_very_many_classes_are_refused() {
+    let label = || vec![TensorData::from_i64(&[], &[1])];
+    let reason = refusal("NegativeLogLikelihoodLoss", &[&[2, 3]], label(), none());
+    assert!(reason.contains("3 classes along axis 1 of labels []"), "{reason}");
+    let labels = vec![TensorData::from_i64(&[1], &[1])];
+    let reason = refusal("NegativeLogLikelihoodLoss", &[&[1, 1 << 30]], labels, none());
+    assert!(reason.contains("1073741824 classes"), "{reason}");
+}

@@ -11,6 +11,7 @@ mod columns;
 mod convolution;
 mod deformable;
 mod fourier;
+mod hostile;
 mod indexing;
 mod loss;
 mod matrix;
