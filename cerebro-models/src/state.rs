@@ -281,6 +281,11 @@ impl TrainingState {
         &self.live
     }
 
+    /// The values of the variables that no step changes, in the order of the variables.
+    pub(crate) fn frozen(&self) -> &[Buffer] {
+        &self.frozen
+    }
+
     /// The values of the variables that each step changes, of a State that is needed no more.
     pub(crate) fn into_live(self) -> Vec<Buffer> {
         self.live

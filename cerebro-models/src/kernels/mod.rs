@@ -109,7 +109,9 @@ pub(crate) use product::products_pay;
 pub(crate) use recurrence::{GRU, GRU_GRADIENT, LSTM, LSTM_GRADIENT, RNN, RNN_GRADIENT};
 pub(crate) use silu::{SILU, SILU_GRADIENT};
 pub(crate) use softmax::SOFTMAX_GRADIENT;
-pub(crate) use update::{ADAGRAD, ADAM, LAMB, LION, MOMENTUM, SGD, is_update, of_product, rmsprop};
+pub(crate) use update::{
+    ADAGRAD, ADAM, LAMB, LION, MOMENTUM, SGD, is_update, of_product, renewed_input, rmsprop,
+};
 
 /// The domain of the operators, with which their names in graphs begin.
 pub(crate) const DOMAIN: &str = "ai.cerebro";

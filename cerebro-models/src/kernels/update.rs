@@ -4,7 +4,8 @@
 //! and writes each tensor once.
 //!
 //! One node may update several parameters. Inputs: the packed hyperparameters, then for each
-//! parameter itself, its gradient, its slots. Outputs: for each the new parameter, the new slots.
+//! parameter itself, its gradient, its slots; perhaps a last one that it waits for and does not read. Outputs:
+//! for each the new parameter, the new slots, which may lie in the memory of the old ones.
 //! Attributes: `decay` (0 none, 1 coupled, 2 decoupled; the strength is
 //! hyperparameter 1), `rule`: the index of the rule's first hyperparameter, `nesterov`: 0 or 1.
 
@@ -12,21 +13,22 @@ mod lamb;
 mod product;
 mod rules;
 
+use std::iter;
 use std::marker::PhantomData;
 
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
     ShapeInferenceContext,
 };
-use ort::value::{TensorElementType, ValueRef, ValueRefMut};
+use ort::value::TensorElementType;
 
 use self::lamb::Lamb;
 use self::product::ProductUpdate;
 use self::rules::{
-    Adagrad, Adam, ByElement, Decay, Lion, MOST_SLOTS, Momentum, Pull, RmsProp, Rule, Sgd, Whole,
+    Adagrad, Adam, ByElement, Decay, Lion, Momentum, Pull, RmsProp, Rule, Sgd, Tensors,
 };
 use super::in_domain;
-use super::node::{self, Parts, input, output, refused, size};
+use super::node::{self, input, refused, size};
 
 /// Plain gradient descent: no slots, no hyperparameters of its own.
 pub(crate) const SGD: &str = "ai.cerebro.Sgd";
@@ -67,19 +69,43 @@ pub(crate) fn is_update(op: &str) -> bool {
 
 /// The operator that updates as `op` does, by a gradient that is a product of matrices.
 pub(crate) fn of_product(op: &str) -> Option<&'static str> {
+    rules().into_iter().find_map(|([name, of_product], _)| (name == op).then_some(of_product))
+}
+
+/// The names of each rule's operators, and the number of its slots.
+fn rules() -> [([&'static str; 2], usize); 9] {
     [
-        Sgd::names(),
-        Momentum::names(),
-        Adam::names(),
-        RmsProp::<false, false>::names(),
-        RmsProp::<false, true>::names(),
-        RmsProp::<true, false>::names(),
-        RmsProp::<true, true>::names(),
-        Adagrad::names(),
-        Lion::names(),
+        rule::<Sgd>(),
+        rule::<Momentum>(),
+        rule::<Adam>(),
+        rule::<RmsProp<false, false>>(),
+        rule::<RmsProp<false, true>>(),
+        rule::<RmsProp<true, false>>(),
+        rule::<RmsProp<true, true>>(),
+        rule::<Adagrad>(),
+        rule::<Lion>(),
     ]
-    .into_iter()
-    .find_map(|[name, of_product]| (name == op).then_some(of_product))
+}
+
+fn rule<R: Rule>() -> ([&'static str; 2], usize) {
+    ([R::NAME, R::OF_PRODUCT], R::SLOTS)
+}
+
+/// The input of the operator `op` whose new values are its output number `output`, which may lie in the
+/// same memory: no element is read after it was written.
+pub(crate) fn renewed_input(op: &str, output: usize) -> Option<usize> {
+    let of_several = |slots: usize| match (output / (1 + slots), output % (1 + slots)) {
+        (parameter, 0) => 1 + parameter * (2 + slots),
+        (parameter, slot) => 1 + parameter * (2 + slots) + 1 + slot,
+    };
+    if op == LAMB {
+        return Some(of_several(Lamb::SLOTS));
+    }
+    rules().into_iter().find_map(|([name, of_product], slots)| match op {
+        _ if op == name => Some(of_several(slots)),
+        _ if op == of_product && output <= slots => Some(product::FIRST_RENEWED + output),
+        _ => None,
+    })
 }
 
 pub(super) fn add_to(domain: OperatorDomain) -> ort::Result<OperatorDomain> {
@@ -110,7 +136,7 @@ trait Method: Sized + 'static {
     fn update(
         &self,
         context: &ComputeContext,
-        tensors: &Whole<'_>,
+        tensors: Tensors<'_>,
         gradient: &[f32],
     ) -> ort::Result<()>;
 }
@@ -136,7 +162,7 @@ impl<M: Method> Operator for Update<M> {
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
         let inputs = context.inputs();
-        for (parameter, of) in inputs[1..].chunks(2 + M::SLOTS).enumerate() {
+        for (parameter, of) in inputs[1..].chunks_exact(2 + M::SLOTS).enumerate() {
             for tensor in 0..=M::SLOTS {
                 context.set_output(parameter * (1 + M::SLOTS) + tensor, &of[0])?;
             }
@@ -191,31 +217,13 @@ struct UpdateKernel<M> {
     method: PhantomData<fn() -> M>,
 }
 
-/// The elements of the slots.
-fn elements<'v>(slots: &'v [ValueRef<'_>]) -> ort::Result<[&'v [f32]; MOST_SLOTS]> {
-    let mut all: [&[f32]; MOST_SLOTS] = Default::default();
-    for (elements, slot) in all.iter_mut().zip(slots) {
-        *elements = slot.try_extract_tensor()?.1;
-    }
-    Ok(all)
-}
-
-/// The elements of the new slots.
-fn parts<'v>(slots: &'v mut [ValueRefMut<'_>]) -> ort::Result<[Parts<'v, f32>; MOST_SLOTS]> {
-    let mut all: [&mut [f32]; MOST_SLOTS] = Default::default();
-    for (elements, slot) in all.iter_mut().zip(slots) {
-        *elements = slot.try_extract_tensor_mut()?.1;
-    }
-    Ok(all.map(Parts::of))
-}
-
 impl<M: Method> Kernel for UpdateKernel<M> {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let hyperparameters = input(context, M::NAME, 0)?;
         let (_, packed) = hyperparameters.try_extract_tensor::<f32>()?;
         let tensors = context.num_inputs()? - 1;
         let method: M = self.settings.with(packed)?;
-        if !tensors.is_multiple_of(2 + M::SLOTS) {
+        if tensors % (2 + M::SLOTS) > 1 {
             return Err(refused(M::NAME, format!("{tensors} tensors")));
         }
         (0..tensors / (2 + M::SLOTS)).try_for_each(|number| one(context, &method, number))
@@ -224,24 +232,10 @@ impl<M: Method> Kernel for UpdateKernel<M> {
 
 /// Updates parameter number `number` of a node.
 fn one<M: Method>(context: &ComputeContext, method: &M, number: usize) -> ort::Result<()> {
-    let first_input = 1 + number * (2 + M::SLOTS);
-    let input = |index: usize| input(context, M::NAME, first_input + index);
-    let (parameter, gradient) = (input(0)?, input(1)?);
-    let slots = (0..M::SLOTS).map(|slot| input(2 + slot)).collect::<ort::Result<Vec<_>>>()?;
-    let (shape, parameter) = parameter.try_extract_tensor::<f32>()?;
-    let (_, gradient) = gradient.try_extract_tensor::<f32>()?;
-    let slots = elements(&slots)?;
-    let length = parameter.len();
-    if gradient.len() != length || slots[..M::SLOTS].iter().any(|slot| slot.len() != length) {
-        return Err(refused(M::NAME, "its inputs differ in size"));
-    }
-
-    let first_output = number * (1 + M::SLOTS);
-    let dims = node::dims(shape);
-    let output = |index: usize| output(context, M::NAME, first_output + index, &dims);
-    let mut new_parameter = output(0)?;
-    let mut new_slots = (1..=M::SLOTS).map(output).collect::<ort::Result<Vec<_>>>()?;
-    let new_parameter = Parts::of(new_parameter.try_extract_tensor_mut::<f32>()?.1);
-    let whole = Whole { parameter, slots, new_parameter, new_slots: parts(&mut new_slots)? };
-    method.update(context, &whole, gradient)
+    let [first, output] = [1 + number * (2 + M::SLOTS), number * (1 + M::SLOTS)];
+    let gradient = input(context, M::NAME, first + 1)?;
+    let (shape, gradient) = gradient.try_extract_tensor::<f32>()?;
+    let inputs = iter::once(first).chain(first + 2..first + 2 + M::SLOTS);
+    let tensors = Tensors::of(context, M::NAME, &node::dims(shape), inputs, output)?;
+    method.update(context, tensors, gradient)
 }

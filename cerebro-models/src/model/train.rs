@@ -27,11 +27,7 @@ impl OnnxModel {
         let updater = is_accumulated.then(|| slot.take_updater(&self.program, &unit.full));
         let mut updater = updater.transpose()?;
         let mut measured = Measured::default();
-        let mut next = slot.take_buffers(&self.program)?;
-        let mut idle = Some(slot.take_buffers(&self.program)?);
-        // The latest weights; those of `start`, which is shared and stays as it is, before the
-        // first update.
-        let mut latest: Option<Vec<_>> = None;
+        let mut renewal = slot.take_renewal(&self.program, &start)?;
         let (epoch, patience) = (pass.unit().epoch, self.schedule.patience());
         let mut progress = start.progress().clone();
         progress.begin(epoch, patience);
@@ -41,7 +37,6 @@ impl OnnxModel {
             let moment = Moment { progress: &progress, epoch, rows: rows_per_update };
             let rate = self.schedule.rate(self.optimizer.learning_rate, &moment);
             let hyperparameters = self.optimizer.hyperparameters(progress.steps + 1, rate);
-            let live = latest.as_deref().unwrap_or(start.live());
             if let Some(updater) = &mut updater {
                 updater.sums().begin()?;
             }
@@ -51,10 +46,10 @@ impl OnnxModel {
                 let seed = step_seed(pass.seed(), batches);
                 let (feed, hyperparameters) = (&mut unit.feed, &hyperparameters);
                 let packed = if let Some(updater) = &mut updater {
-                    stepper.accumulate(feed, rows, seed, &start, live, updater.sums())?
+                    stepper.accumulate(feed, rows, seed, &renewal, updater.sums())?
                 } else {
                     let scalars = Scalars { hyperparameters, seed };
-                    stepper.step(feed, rows, &scalars, &start, live, &mut next)?
+                    stepper.step(feed, rows, &scalars, &mut renewal)?
                 };
                 measured.add(packed, &interface);
                 unit.check_loss(packed, batches)?;
@@ -62,21 +57,17 @@ impl OnnxModel {
                 pass.advance(rows.len())?;
             }
             if let Some(updater) = &mut updater {
-                updater.update(&hyperparameters, &start, live, &mut next)?;
+                updater.update(&hyperparameters, &mut renewal)?;
             }
-            // What was read is written next, but for the State that the unit started from.
-            let read = latest.replace(next);
-            next = read.or_else(|| idle.take()).expect("`start` is read in the first update only");
             updates += 1;
             progress.steps += 1;
             progress.rows += group.len() as u64;
             rates += rate;
         }
-        slot.keep_buffers(&self.program, next);
+        let live = slot.keep_renewal(&self.program, renewal);
         if let Some(updater) = updater {
             slot.keep_updater(&self.program, updater);
         }
-        let live = latest.expect("a partition has at least one row");
         if let Some((_, Statistic::Mean { sum, weight })) = measured.0.first() {
             progress.end(*sum, *weight, patience);
         }

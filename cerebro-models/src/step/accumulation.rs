@@ -1,14 +1,16 @@
 //! Gradients summed over several batches, and the update that their mean makes.
 
+use std::iter;
+
 use cerebro_core::{ModelError, Slot};
 
+use super::renewal::Plan;
 use super::session::GraphSession;
-use super::{Buffer, Memory, StepError};
+use super::{Buffer, Memory, Renewal, StepError};
 use crate::graph::Dialect;
 use crate::onnx::DataType;
 use crate::program::Program;
 use crate::runtime::Runtime;
-use crate::state::TrainingState;
 use crate::training::{Accumulator, HYPERPARAMETERS, InputShapes, Threads, Variable, VariableKind};
 
 /// The graph that updates the weights from accumulated gradients, with the memory of the sums. It
@@ -16,6 +18,7 @@ use crate::training::{Accumulator, HYPERPARAMETERS, InputShapes, Threads, Variab
 #[derive(Debug)]
 pub(crate) struct Updater {
     session: GraphSession,
+    plan: Plan,
     hyperparameters: Buffer,
     sums: Sums,
 }
@@ -44,17 +47,18 @@ impl Updater {
         shapes: &InputShapes,
     ) -> Result<Self, ModelError> {
         let threads = if slot.threads == 1 { Threads::One } else { Threads::Any };
-        let model = program.draw_update(dialect, threads, shapes)?;
+        let mut model = program.draw_update(dialect, threads, shapes)?;
+        let plan = Plan::new(&mut model, slot.device, program, reads);
         let accumulators = program.accumulators(shapes)?;
-        let read = program.variables().iter().filter(|variable| reads(variable));
         let mut inputs: Vec<&str> = vec![HYPERPARAMETERS];
         inputs.extend(accumulators.iter().map(|accumulator| accumulator.input.as_str()));
-        inputs.extend(read.clone().map(|variable| variable.input.as_str()));
-        let outputs: Vec<&str> = read.filter_map(|variable| variable.output.as_deref()).collect();
+        inputs.extend(plan.inputs(program));
+        let outputs: Vec<&str> = plan.outputs(program).collect();
         let session =
             GraphSession::compile(runtime, slot, "update", shapes.rows, &model, &inputs, &outputs)?;
         let hyperparameters = Buffer::zeros(DataType::Float32, &[program.hyperparameters()])?;
-        Ok(Self { session, hyperparameters, sums: Sums::new(memory, program, &accumulators)? })
+        let sums = Sums::new(memory, program, &accumulators)?;
+        Ok(Self { session, plan, hyperparameters, sums })
     }
 
     /// The sums, to be added to by batches.
@@ -62,30 +66,21 @@ impl Updater {
         &mut self.sums
     }
 
-    /// Updates the variables `live` by the mean gradient and writes their new values to `next`.
+    /// Renews the variables by the mean gradient.
     pub(crate) fn update(
         &mut self,
         hyperparameters: &[f32],
-        state: &TrainingState,
-        live: &[Buffer],
-        next: &mut [Buffer],
+        renewal: &mut Renewal<'_>,
     ) -> Result<(), ModelError> {
         self.hyperparameters.slice_mut().copy_from_slice(hyperparameters);
         let Sums { gradients, statistics, read, .. } = &self.sums;
-        let mut inputs = vec![&self.hyperparameters];
-        inputs.extend(&gradients[*read]);
-        inputs.extend(state.read_with(live, reads));
-        let mut outputs = Vec::with_capacity(next.len());
-        let mut counted = statistics[*read].iter();
-        for (variable, buffer) in state.live_variables().zip(next) {
-            if variable.kind == VariableKind::Statistic {
-                let value = counted.next().expect("there is one buffer per statistic");
-                buffer.copy_from(value)?;
-            } else {
-                outputs.push(buffer);
-            }
+        let inputs = iter::once(&self.hyperparameters).chain(&gradients[*read]).collect();
+        renewal.run(&mut self.session, &self.plan, inputs, Vec::new())?;
+        let renewed = renewal.own_mut().filter(|(of, _)| of.kind == VariableKind::Statistic);
+        for ((_, buffer), value) in renewed.zip(&statistics[*read]) {
+            buffer.copy_from(value)?;
         }
-        Ok(self.session.run(&inputs, &mut outputs)?)
+        Ok(())
     }
 }
 

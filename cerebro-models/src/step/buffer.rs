@@ -157,8 +157,7 @@ impl Buffer {
             Storage::Runtime(tensor) => other.tensor().copy_into(tensor).map_err(failed),
             // ONNX Runtime copies to memory of its own only.
             Storage::Mapping { .. } => {
-                let dims: Vec<usize> = other.tensor().shape().iter().map(|&d| d as usize).collect();
-                let host = Allocator::default();
+                let (host, dims) = (Allocator::default(), other.dims());
                 let mut between = Self::allocate(&host, Device::Cpu, self.data_type, &dims)?;
                 between.copy_from(other)?;
                 self.copy_from(&between)
@@ -172,8 +171,7 @@ impl Buffer {
             self.bytes_mut().fill(0);
             return Ok(());
         }
-        let dims: Vec<usize> = self.tensor().shape().iter().map(|&size| size as usize).collect();
-        self.copy_from(&Self::zeros(self.data_type, &dims)?)
+        self.copy_from(&Self::zeros(self.data_type, &self.dims())?)
     }
 
     fn tensor(&self) -> &DynTensor {
@@ -186,6 +184,11 @@ impl Buffer {
     /// The device that has it in its memory.
     pub(crate) fn device(&self) -> Device {
         self.device
+    }
+
+    /// Its shape.
+    pub(crate) fn dims(&self) -> Vec<usize> {
+        self.tensor().shape().iter().map(|&size| size as usize).collect()
     }
 
     /// The number of bytes of its elements.

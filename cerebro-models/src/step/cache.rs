@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cerebro_core::{Device, ModelError, Slot};
 
-use super::{Buffer, Memory, StepError, Stepper, Task, Updater};
+use super::renewal::Spare;
+use super::{Buffer, Memory, Renewal, StepError, Stepper, Task, Updater};
 use crate::graph::Dialect;
 use crate::kernels;
 use crate::program::{Program, ProgramId};
 use crate::runtime;
+use crate::state::TrainingState;
 use crate::training::InputShapes;
 
 /// Which graph of which program, for which shapes.
@@ -34,42 +36,45 @@ impl SlotCaches {
 /// more architectures than these compiles some again, which takes milliseconds.
 const STEPPERS: usize = 256;
 
-/// The sets of buffers that a slot keeps for a program: a unit takes one for the next weights, and one
-/// since the State that it starts from stays as it is.
-const SPARE: usize = 2;
-
 /// What the models of one slot share: compiled graphs, and memory for the next weights.
 #[derive(Debug)]
 pub(crate) struct SlotCache {
     slot: Slot,
     /// Where variables live, from the first use on.
-    memory: Option<Memory>,
+    memory: Option<Arc<Memory>>,
     steppers: HashMap<StepperKey, (Stepper, u64)>,
     /// Counts the uses of steppers: the one with the lowest count was not used for longest.
     uses: u64,
-    /// Buffers as live variables of a program need, in sets.
-    spare: HashMap<ProgramId, Vec<Vec<Buffer>>>,
+    /// Memory for the live variables of a program.
+    free: HashMap<ProgramId, Free>,
     /// What updates by accumulated gradients, for the programs that need it.
     updaters: HashMap<ProgramId, Updater>,
 }
 
+/// Buffers of a program that no unit has now.
+#[derive(Debug, Default)]
+struct Free {
+    own: Option<Vec<Buffer>>,
+    spare: Spare,
+}
+
 impl SlotCache {
-    fn new(slot: Slot) -> Self {
+    pub(crate) fn new(slot: Slot) -> Self {
         Self {
             slot,
             memory: None,
             steppers: HashMap::new(),
             uses: 0,
-            spare: HashMap::new(),
+            free: HashMap::new(),
             updaters: HashMap::new(),
         }
     }
 
     /// Where the variables of this slot's trials live: an error if its device cannot be used.
-    pub(crate) fn memory(&mut self) -> Result<&Memory, StepError> {
+    pub(crate) fn memory(&mut self) -> Result<&Arc<Memory>, StepError> {
         match &mut self.memory {
             Some(memory) => Ok(memory),
-            unknown => Ok(unknown.insert(Memory::of(&self.slot)?)),
+            unknown => Ok(unknown.insert(Arc::new(Memory::of(&self.slot)?))),
         }
     }
 
@@ -112,7 +117,7 @@ impl SlotCache {
         }
         let steppers = &self.steppers;
         let is_used = |program: &ProgramId| steppers.keys().any(|(other, ..)| other == program);
-        self.spare.retain(|program, _| is_used(program));
+        self.free.retain(|program, _| is_used(program));
         self.updaters.retain(|program, _| is_used(program));
     }
 
@@ -135,23 +140,34 @@ impl SlotCache {
         self.updaters.insert(program.id(), updater);
     }
 
-    /// A set of buffers for live variables of `program`, with any content.
-    pub(crate) fn take_buffers(&mut self, program: &Program) -> Result<Vec<Buffer>, ModelError> {
-        if let Some(buffers) = self.spare.get_mut(&program.id()).and_then(Vec::pop) {
-            return Ok(buffers);
-        }
-        let memory = self.memory()?;
-        let live = program.variables().iter().filter(|variable| variable.output.is_some());
-        let buffers = live.map(|of| Buffer::within(memory, of.data_type, &of.dims));
-        Ok(buffers.collect::<Result<_, _>>()?)
+    /// The variables of a unit of `program` that starts from `start`. To be given back.
+    pub(crate) fn take_renewal<'s>(
+        &mut self,
+        program: &Program,
+        start: &'s TrainingState,
+    ) -> Result<Renewal<'s>, ModelError> {
+        let memory = Arc::clone(self.memory()?);
+        let Free { own, spare } = self.free.remove(&program.id()).unwrap_or_default();
+        let own = own.map_or_else(
+            || {
+                let live = program.variables().iter().filter(|variable| variable.output.is_some());
+                live.map(|of| Buffer::within(&memory, of.data_type, &of.dims)).collect()
+            },
+            Ok,
+        )?;
+        Ok(Renewal::new(start, own, spare, memory))
     }
 
-    /// Takes back a set of buffers that is not needed now.
+    /// Takes back the spare memory of a unit that is done: gives the latest values of its live variables.
+    pub(crate) fn keep_renewal(&mut self, program: &Program, renewal: Renewal<'_>) -> Vec<Buffer> {
+        let (own, spare) = renewal.finish();
+        self.free.entry(program.id()).or_default().spare = spare;
+        own
+    }
+
+    /// Takes over the memory of live variables that nobody needs.
     pub(crate) fn keep_buffers(&mut self, program: &Program, buffers: Vec<Buffer>) {
-        let sets = self.spare.entry(program.id()).or_default();
-        if sets.len() < SPARE {
-            sets.push(buffers);
-        }
+        self.free.entry(program.id()).or_default().own = Some(buffers);
     }
 }
 

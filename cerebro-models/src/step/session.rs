@@ -67,16 +67,31 @@ impl GraphSession {
         inputs: &[&Buffer],
         outputs: &mut [&mut Buffer],
     ) -> Result<(), StepError> {
+        self.run_in_place(inputs, outputs, &mut [])
+    }
+
+    /// The same for a graph whose last inputs and outputs are the old and the new values of `renewed`,
+    /// which the graph may write where it reads them.
+    pub(crate) fn run_in_place(
+        &mut self,
+        inputs: &[&Buffer],
+        outputs: &mut [&mut Buffer],
+        renewed: &mut [&mut Buffer],
+    ) -> Result<(), StepError> {
+        let names = |names: &[CString]| names.iter().map(|name| name.as_ptr()).collect::<Vec<_>>();
+        let (input_names, output_names) = (names(&self.inputs), names(&self.outputs));
+        let renewed: Vec<_> = renewed.iter_mut().map(|buffer| buffer.value_mut()).collect();
+        let inputs = inputs.iter().map(|buffer| buffer.value());
+        let inputs: Vec<_> = inputs.chain(renewed.iter().map(|value| value.cast_const())).collect();
+        let outputs = outputs.iter_mut().map(|buffer| buffer.value_mut());
+        let mut outputs: Vec<_> = outputs.chain(renewed).collect();
         assert_eq!(inputs.len(), self.inputs.len(), "one buffer per input");
         assert_eq!(outputs.len(), self.outputs.len(), "one buffer per output");
-        let input_names: Vec<_> = self.inputs.iter().map(|name| name.as_ptr()).collect();
-        let output_names: Vec<_> = self.outputs.iter().map(|name| name.as_ptr()).collect();
-        let inputs: Vec<_> = inputs.iter().map(|buffer| buffer.value()).collect();
-        let mut outputs: Vec<_> = outputs.iter_mut().map(|buffer| buffer.value_mut()).collect();
         // SAFETY: the session pointer is live and `&mut self` keeps other runs out. Names and
         // values are arrays of the asserted lengths, of NUL-terminated strings that `self` owns
         // and of live values that the caller lends for the call. Outputs are lent exclusively and
-        // no two `Buffer`s share memory, so nothing is read while it is written.
+        // no two `Buffer`s share memory, so nothing is read while it is written, but for what the
+        // graph may write where it reads.
         let result = unsafe {
             let status = (ort::api().Run)(
                 self.session.ptr().cast_mut(),

@@ -6,8 +6,9 @@ use cerebro_core::data::ElementType;
 use cerebro_core::{ModelError, Slot};
 
 use super::accumulation::Sums;
+use super::renewal::Plan;
 use super::session::GraphSession;
-use super::{Buffer, Feed};
+use super::{Buffer, Feed, Renewal};
 use crate::graph::Dialect;
 use crate::onnx::DataType;
 use crate::program::Program;
@@ -53,6 +54,8 @@ pub(crate) struct Stepper {
     task: Task,
     interface: Arc<Interface>,
     session: GraphSession,
+    /// How a step reads and writes the variables.
+    plan: Option<Plan>,
     /// The model's inputs, then the target if the task has one.
     data: Vec<Buffer>,
     hyperparameters: Option<Buffer>,
@@ -73,7 +76,7 @@ impl Stepper {
     ) -> Result<Self, ModelError> {
         let interface = program.interface(shapes)?;
         let threads = if slot.threads == 1 { Threads::One } else { Threads::Any };
-        let model = program.draw(task, dialect, threads, shapes)?;
+        let mut model = program.draw(task, dialect, threads, shapes)?;
         let target = interface.target.as_ref().filter(|_| task != Task::Prediction);
         let data_inputs: Vec<_> = interface.inputs.iter().chain(target).collect();
         let is_step = task == Task::Step;
@@ -87,8 +90,13 @@ impl Stepper {
         let mut inputs: Vec<&str> = data_inputs.iter().map(|input| input.name.as_str()).collect();
         inputs.extend(is_step.then_some(HYPERPARAMETERS));
         inputs.extend(has_seed.then_some(SEED));
-        let read = program.variables().iter().filter(|variable| task.reads(variable));
-        inputs.extend(read.map(|variable| variable.input.as_str()));
+        let plan = is_step.then(|| Plan::new(&mut model, slot.device, program, |_| true));
+        if let Some(plan) = &plan {
+            inputs.extend(plan.inputs(program));
+        } else {
+            let read = program.variables().iter().filter(|variable| task.reads(variable));
+            inputs.extend(read.map(|variable| variable.input.as_str()));
+        }
         inputs.extend(accumulators.iter().map(|accumulator| accumulator.input.as_str()));
 
         let prediction = &interface.prediction;
@@ -100,8 +108,8 @@ impl Stepper {
             }
         };
         let mut outputs = vec![result_name];
-        if is_step {
-            outputs.extend(program.variables().iter().filter_map(|v| v.output.as_deref()));
+        if let Some(plan) = &plan {
+            outputs.extend(plan.outputs(program));
         }
         if task == Task::Accumulation {
             outputs.extend(accumulators.iter().map(|accumulator| accumulator.output.as_str()));
@@ -136,6 +144,7 @@ impl Stepper {
             task,
             interface: Arc::new(interface),
             session,
+            plan,
             data,
             hyperparameters,
             seed,
@@ -148,16 +157,13 @@ impl Stepper {
         Arc::clone(&self.interface)
     }
 
-    /// Makes a training step on `rows`: reads the variables `live` (and the frozen ones of
-    /// `state`), and writes their new values to `next`. Gives the packed statistics.
+    /// Makes a training step on `rows`, which renews the variables. Gives the packed statistics.
     pub(crate) fn step(
         &mut self,
         feed: &mut Feed<'_>,
         rows: &[u32],
         scalars: &Scalars<'_>,
-        state: &TrainingState,
-        live: &[Buffer],
-        next: &mut [Buffer],
+        renewal: &mut Renewal<'_>,
     ) -> Result<&[f32], ModelError> {
         feed.gather(rows, &mut self.data)?;
         if let Some(hyperparameters) = &mut self.hyperparameters {
@@ -166,25 +172,19 @@ impl Stepper {
         if let Some(seed) = &mut self.seed {
             seed.slice_mut()[0] = scalars.seed;
         }
-        let mut outputs = Vec::with_capacity(1 + next.len());
-        outputs.push(&mut self.result);
-        outputs.extend(next);
-        let mut inputs = Vec::with_capacity(self.data.len() + 2 + live.len());
-        inputs.extend(self.data.iter().chain(&self.hyperparameters).chain(&self.seed));
-        inputs.extend(state.read_with(live, |_| true));
-        self.session.run(&inputs, &mut outputs)?;
+        let inputs = self.data.iter().chain(&self.hyperparameters).chain(&self.seed).collect();
+        let plan = self.plan.as_ref().expect("a step's graph has a plan");
+        renewal.run(&mut self.session, plan, inputs, vec![&mut self.result])?;
         Ok(self.result.slice())
     }
 
-    /// Adds the gradients of `rows` by the variables `live` (and the frozen ones of `state`) to
-    /// `sums`. Gives the packed statistics.
+    /// Adds the gradients of `rows` by the latest variables to `sums`. Gives the packed statistics.
     pub(crate) fn accumulate(
         &mut self,
         feed: &mut Feed<'_>,
         rows: &[u32],
         seed: i64,
-        state: &TrainingState,
-        live: &[Buffer],
+        renewal: &Renewal<'_>,
         sums: &mut Sums,
     ) -> Result<&[f32], ModelError> {
         feed.gather(rows, &mut self.data)?;
@@ -195,7 +195,7 @@ impl Stepper {
         sums.add(|gradients, statistics, new_gradients, new_statistics| {
             let mut inputs: Vec<&Buffer> = data.iter().chain(seed.as_ref()).collect();
             let mut statistics = statistics.into_iter().flatten();
-            for (variable, buffer) in state.entries_with(live).filter(|(v, _)| task.reads(v)) {
+            for (variable, buffer) in renewal.entries().filter(|(v, _)| task.reads(v)) {
                 // Those of the batch before, where there is one.
                 let newer = (variable.kind == VariableKind::Statistic).then(|| statistics.next());
                 inputs.push(newer.flatten().unwrap_or(buffer));

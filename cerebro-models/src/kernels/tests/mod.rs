@@ -3,12 +3,14 @@
 mod networks;
 mod products;
 
+use std::ops::RangeInclusive;
+
 use cerebro_core::data::{MemoryPartition, Partition, Tensor};
 use cerebro_core::{PartitionId, Seed, Slot};
 use ndarray::{Array1, Array2};
 
 use super::DOMAIN;
-use crate::graph::Dialect;
+use crate::graph::{Dialect, write_in_place};
 use crate::loss::Loss;
 use crate::nn;
 use crate::optim::{Clipping, Decay, Optimizer, Update};
@@ -16,7 +18,7 @@ use crate::program::Program;
 use crate::runtime;
 use crate::schedule::Progress;
 use crate::state::TrainingState;
-use crate::step::{Buffer, Feed, Scalars, Stepper, Task};
+use crate::step::{Feed, Scalars, SlotCache, Stepper, Task};
 use crate::training::{InputShapes, ParameterGroup, Threads, TrainingSpec};
 
 /// Odd sizes, so that vector code has remainders.
@@ -43,26 +45,29 @@ fn train(optimizer: &Optimizer, loss: Loss, dialect: Dialect) -> Vec<f32> {
     train_on(&program(optimizer, loss), optimizer, &partition, &Slot::default(), dialect, 3)
 }
 
-/// All variables of `program` after `steps` steps on the whole of `partition`, whose tensor `y` is
-/// the target and whose first other tensor is the input.
+/// All variables of `program` after `count` steps on the whole of `partition`, whose tensor `y` is
+/// the target and whose first other tensor is the input: the same bits whether steps write them
+/// where they read them or elsewhere.
 fn train_on(
     program: &Program,
     optimizer: &Optimizer,
     partition: &MemoryPartition,
     slot: &Slot,
     dialect: Dialect,
-    steps: u64,
+    count: u64,
 ) -> Vec<f32> {
     let runtime = runtime::install().unwrap();
-    let mut state = TrainingState::initial(program.variables(), |variable, buffer| {
-        let initializer = program.initializers().get(&variable.name);
-        let fill = |initializer: &crate::init::Initializer| {
-            let seed = Seed(1).derive(&variable.name, &[]);
-            initializer.fill(seed, &variable.dims, buffer.slice_mut());
-        };
-        initializer.map(fill).is_some()
-    })
-    .unwrap();
+    let state = || {
+        let state = TrainingState::initial(program.variables(), |variable, buffer| {
+            let initializer = program.initializers().get(&variable.name);
+            let fill = |initializer: &crate::init::Initializer| {
+                let seed = Seed(1).derive(&variable.name, &[]);
+                initializer.fill(seed, &variable.dims, buffer.slice_mut());
+            };
+            initializer.map(fill).is_some()
+        });
+        state.unwrap()
+    };
     let shapes = InputShapes::rows(partition.rows());
     let mut stepper = Stepper::new(runtime, slot, program, Task::Step, dialect, &shapes).unwrap();
     let interface = stepper.interface();
@@ -70,17 +75,25 @@ fn train_on(
         [(&interface.inputs[0], "x", None), (interface.target.as_ref().unwrap(), "y", None)];
     let mut feed = Feed::new(partition, &columns).unwrap();
     let rows: Vec<u32> = (0..partition.rows() as u32).collect();
-    for step in 1..=steps {
-        let hyperparameters = optimizer.hyperparameters(step, optimizer.learning_rate);
-        let scalars = Scalars { hyperparameters: &hyperparameters, seed: 0 };
-        let changing = program.variables().iter().filter(|variable| variable.output.is_some());
-        let mut next: Vec<Buffer> =
-            changing.map(|v| Buffer::zeros(v.data_type, &v.dims).unwrap()).collect();
-        stepper.step(&mut feed, &rows, &scalars, &state, state.live(), &mut next).unwrap();
-        let progress = Progress { steps: step, ..Progress::default() };
-        state = state.after(progress, next);
-    }
-    state.entries().flat_map(|(_, buffer)| buffer.slice::<f32>()).copied().collect()
+    let mut cache = SlotCache::new(*slot);
+    let mut steps = |state: TrainingState, steps: RangeInclusive<u64>| {
+        let mut renewal = cache.take_renewal(program, &state).unwrap();
+        for step in steps {
+            let hyperparameters = optimizer.hyperparameters(step, optimizer.learning_rate);
+            let scalars = Scalars { hyperparameters: &hyperparameters, seed: 0 };
+            stepper.step(&mut feed, &rows, &scalars, &mut renewal).unwrap();
+        }
+        let live = cache.keep_renewal(program, renewal);
+        state.after(Progress::default(), live)
+    };
+    let values = |state: &TrainingState| -> Vec<f32> {
+        state.entries().flat_map(|(_, buffer)| buffer.slice()).copied().collect()
+    };
+    let in_place = values(&steps(state(), 1..=count));
+    let apart = values(&(1..=count).fold(state(), |state, step| steps(state, step..=step)));
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&in_place), bits(&apart), "where the steps write changes what they compute");
+    in_place
 }
 
 /// Those that update each element by itself.
@@ -167,4 +180,23 @@ fn only_fused_graphs_have_operators_of_the_domain() {
     // Two linear layers, two gradients by weights and biases, one by the hidden layer through its
     // rectifier, the loss and the updates.
     assert_eq!(own_nodes(Dialect::FusedProducts), 8);
+}
+
+#[test]
+fn fused_updates_write_every_weight_and_slot_in_place() {
+    for optimizer in rules().into_iter().chain([Optimizer::lamb(0.01)]) {
+        let program = program(&optimizer, Loss::cross_entropy());
+        let in_place = |dialect| {
+            let shapes = InputShapes::rows(ROWS);
+            let mut model = program.draw(Task::Step, dialect, Threads::One, &shapes).unwrap();
+            let variables = program.variables().iter();
+            let variables: Vec<_> =
+                variables.map(|v| (v.input.as_str(), v.output.as_deref().unwrap())).collect();
+            write_in_place(&mut model.graph, &variables)
+        };
+        for dialect in [Dialect::Fused, Dialect::FusedProducts] {
+            assert!(in_place(dialect).iter().all(|&is_in_place| is_in_place), "{optimizer:?}");
+        }
+        assert!(!in_place(Dialect::Standard).contains(&true));
+    }
 }

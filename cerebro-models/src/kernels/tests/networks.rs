@@ -74,7 +74,7 @@ impl Small {
     }
 
     /// A node that reads `inputs` and gives a new value.
-    fn of(
+    pub(super) fn of(
         &mut self,
         op: &str,
         inputs: &[&str],

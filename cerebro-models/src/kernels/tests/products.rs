@@ -141,6 +141,31 @@ fn large_layers_train_as_the_standard_operators_do() {
     }
 }
 
+/// Updates of large weights run beside nodes that read other weights, or the same.
+#[test]
+fn weights_that_are_multiplied_by_weights_train_as_the_standard_operators_do() {
+    let [rows, wide, narrow] = [9, 210, 190];
+    let low_rank = || {
+        let mut small = Small::new(&[rows, wide]);
+        let [a, b] = [[wide, narrow], [narrow, wide]].map(|dims| small.weight(&dims, 0.0));
+        let x = small.value();
+        let product = small.of("MatMul", &[&a, &b], &[], &[wide, wide]);
+        small.of("MatMul", &[&x, &product], &[], &[rows, wide]);
+        small
+    };
+    agree("low rank", &[], low_rank);
+    let tied = || {
+        let mut small = Small::new(&[rows, wide]);
+        let w = small.weight(&[wide, narrow], 0.0);
+        let x = small.value();
+        let hidden = small.of("MatMul", &[&x, &w], &[], &[rows, narrow]);
+        let turned = [("transB", Attribute::Int(1))];
+        small.of("Gemm", &[&hidden, &w], &turned, &[rows, wide]);
+        small
+    };
+    agree("tied", &[], tied);
+}
+
 /// A perceptron with a large layer.
 fn large(optimizer: &Optimizer) -> Program {
     let spec = TrainingSpec::new(Loss::cross_entropy(), optimizer.kind());

@@ -7,15 +7,14 @@
 
 use ort::operator::ComputeContext;
 
-use super::rules::{Decay, Pull, Tensors, Whole};
+use super::rules::{Decay, LANES, Pull, Tensors, block, blocks};
 use super::{LAMB, Method};
 use crate::kernels::node::{PIECE, Parts, for_each_piece};
-use crate::kernels::sum::sums;
 
 /// Adam's direction, to which decoupled decay is added; the step is as long as the parameter.
 ///
-/// The first pass makes the moments and the direction, which it leaves in the place of the new
-/// parameter, and the sums of squares of each piece; the second steps.
+/// The first pass makes the moments and the sums of squares of each piece; the second makes the direction
+/// once more, and steps.
 #[derive(Clone, Copy)]
 pub(super) struct Lamb {
     beta1: f32,
@@ -49,77 +48,106 @@ impl Method for Lamb {
     fn update(
         &self,
         context: &ComputeContext,
-        whole: &Whole<'_>,
+        tensors: Tensors<'_>,
         gradient: &[f32],
     ) -> ort::Result<()> {
         let (method, length) = (self, gradient.len());
         let mut squares = vec![[0.0_f64; 2]; length.div_ceil(PIECE)];
         let of_pieces = Parts::of(&mut squares);
-        for_each_piece(context, length, PIECE, 7 * length, |range| {
+        for_each_piece(context, length, PIECE, 6 * length, |range| {
             let piece = range.start / PIECE;
             // SAFETY: each piece is another part.
-            let (tensors, squares) = unsafe {
-                (whole.part(range.clone(), &gradient[range]), of_pieces.part(piece..piece + 1))
-            };
-            fastest!(direct(method: &Lamb, tensors: Tensors<'_>, squares: &mut [[f64; 2]]));
+            let (tensors, squares) =
+                unsafe { (tensors.part(range.clone()), of_pieces.part(piece..piece + 1)) };
+            let gradient = &gradient[range];
+            fastest!(moments(
+                method: &Lamb,
+                tensors: Tensors<'_>,
+                gradient: &[f32],
+                squares: &mut [[f64; 2]],
+            ));
         })?;
         // In the order of the pieces, whichever thread had them.
         let add = |sum: [f64; 2], of: &[f64; 2]| [sum[0] + of[0], sum[1] + of[1]];
         let [weight, direction] = squares.iter().fold([0.0; 2], add).map(f64::sqrt);
         let trust = if weight * direction > 0.0 { (weight / direction) as f32 } else { 1.0 };
-        let rates = [trust, self.pull.learning_rate];
-        for_each_piece(context, length, PIECE, 3 * length, |range| {
+        for_each_piece(context, length, PIECE, 4 * length, |range| {
+            let length = range.len();
             // SAFETY: each piece is another part.
-            let tensors = unsafe { whole.part(range.clone(), &gradient[range]) };
-            let Tensors { parameter, new_parameter, .. } = tensors;
-            fastest!(step(rates: [f32; 2], parameter: &[f32], new_parameter: &mut [f32]));
+            let tensors = unsafe { tensors.part(range) };
+            fastest!(step(method: &Lamb, tensors: Tensors<'_>, length: usize, trust: f32));
         })
     }
 }
 
-#[inline(always)]
-fn direct(lamb: &Lamb, mut tensors: Tensors<'_>, squares: &mut [[f64; 2]]) {
-    let strength = lamb.pull.strength;
-    // One loop per kind of decay, so that each is free of branches and becomes vector code.
-    match lamb.pull.decay {
-        Decay::None => direct_each(lamb, &mut tensors, |_, g| g, |_, d| d),
-        Decay::Coupled => direct_each(lamb, &mut tensors, |p, g| g + p * strength, |_, d| d),
-        Decay::Decoupled => direct_each(lamb, &mut tensors, |_, g| g, |p, d| d + p * strength),
+impl Lamb {
+    /// The direction of a parameter with new moments.
+    #[inline(always)]
+    fn direction(&self, parameter: f32, first: f32, second: f32) -> f32 {
+        let strength = if self.pull.decay == Decay::Decoupled { self.pull.strength } else { 0.0 };
+        let denominator = second.sqrt() * self.second_scale + self.epsilon;
+        (first * self.first_scale) / denominator + parameter * strength
     }
-    let (weight, direction) = sums(tensors.parameter, tensors.new_parameter, |p, d| (p * p, d * d));
-    squares.fill([f64::from(weight), f64::from(direction)]);
 }
 
-/// `coupled` makes a gradient of a parameter and its gradient, `decoupled` a direction of a parameter
-/// and its direction.
+/// Makes the new moments, and the sums of squares of parameters and directions.
 #[inline(always)]
-fn direct_each(
+fn moments(lamb: &Lamb, tensors: Tensors<'_>, gradient: &[f32], squares: &mut [[f64; 2]]) {
+    let mut partial = [[0.0; LANES]; 2];
+    let (blocks, rest) = blocks(gradient.len());
+    for at in blocks {
+        moments_of::<LANES>(lamb, &tensors, gradient, at, &mut partial);
+    }
+    for at in rest {
+        moments_of::<1>(lamb, &tensors, gradient, at, &mut partial);
+    }
+    squares.fill(partial.map(|lanes| f64::from(lanes.iter().sum::<f32>())));
+}
+
+#[inline(always)]
+fn moments_of<const N: usize>(
     lamb: &Lamb,
-    tensors: &mut Tensors<'_>,
-    coupled: impl Fn(f32, f32) -> f32,
-    decoupled: impl Fn(f32, f32) -> f32,
+    tensors: &Tensors<'_>,
+    gradient: &[f32],
+    at: usize,
+    partial: &mut [[f32; LANES]; 2],
 ) {
-    let Tensors { parameter, gradient, slots, new_parameter, new_slots } = tensors;
-    let length = parameter.len();
-    // Slices cut to one length let the compiler drop the bounds checks.
-    let (gradient, new_parameter) = (&gradient[..length], &mut new_parameter[..length]);
-    let (first, second) = (&slots[0][..length], &slots[1][..length]);
-    let [new_first, new_second, _] = new_slots;
-    let (new_first, new_second) = (&mut new_first[..length], &mut new_second[..length]);
-    for at in 0..length {
-        let (p, g) = (parameter[at], coupled(parameter[at], gradient[at]));
-        let one = first[at] * lamb.beta1 + g * lamb.rest1;
-        let two = second[at] * lamb.beta2 + (g * g) * lamb.rest2;
-        (new_first[at], new_second[at]) = (one, two);
-        let denominator = two.sqrt() * lamb.second_scale + lamb.epsilon;
-        new_parameter[at] = decoupled(p, (one * lamb.first_scale) / denominator);
+    let coupled = if lamb.pull.decay == Decay::Coupled { lamb.pull.strength } else { 0.0 };
+    let Tensors { parameter, slots: [first, second, _] } = tensors;
+    let (p, g) = (parameter.read::<N>(at), block::<N>(gradient, at));
+    let (mut m, mut v) = (first.read::<N>(at), second.read::<N>(at));
+    for lane in 0..N {
+        let g = g[lane] + p[lane] * coupled;
+        m[lane] = m[lane] * lamb.beta1 + g * lamb.rest1;
+        v[lane] = v[lane] * lamb.beta2 + (g * g) * lamb.rest2;
+        let d = lamb.direction(p[lane], m[lane], v[lane]);
+        partial[0][lane] += p[lane] * p[lane];
+        partial[1][lane] += d * d;
+    }
+    first.write(at, m);
+    second.write(at, v);
+}
+
+/// Makes `length` new parameters.
+#[inline(always)]
+fn step(lamb: &Lamb, tensors: Tensors<'_>, length: usize, trust: f32) {
+    let (blocks, rest) = blocks(length);
+    for at in blocks {
+        step_of::<LANES>(lamb, &tensors, at, trust);
+    }
+    for at in rest {
+        step_of::<1>(lamb, &tensors, at, trust);
     }
 }
 
-/// From the directions, in the place of the new parameter, to it.
 #[inline(always)]
-fn step([trust, learning_rate]: [f32; 2], parameter: &[f32], new_parameter: &mut [f32]) {
-    for (new, parameter) in new_parameter.iter_mut().zip(parameter) {
-        *new = parameter - (*new * trust) * learning_rate;
+fn step_of<const N: usize>(lamb: &Lamb, tensors: &Tensors<'_>, at: usize, trust: f32) {
+    let Tensors { parameter, slots: [first, second, _] } = tensors;
+    let mut p = parameter.read::<N>(at);
+    let (m, v) = (first.again().read::<N>(at), second.again().read::<N>(at));
+    for lane in 0..N {
+        let d = lamb.direction(p[lane], m[lane], v[lane]);
+        p[lane] -= (d * trust) * lamb.pull.learning_rate;
     }
+    parameter.write(at, p);
 }

@@ -5,12 +5,14 @@
     reason = "vector code comes of inlining into the function that enables the instructions"
 )]
 
+use std::marker::PhantomData;
 use std::ops::Range;
+use std::{ptr, slice};
 
 use ort::operator::ComputeContext;
 
 use super::{ADAGRAD, ADAM, LION, MOMENTUM, Method, SGD, rmsprop};
-use crate::kernels::node::{PIECE, Parts, for_each_piece};
+use crate::kernels::node::{self, PIECE, for_each_piece, refused};
 
 /// No method has more slots.
 pub(super) const MOST_SLOTS: usize = 3;
@@ -22,11 +24,6 @@ pub(super) trait Rule: Copy + Send + Sync + 'static {
     const OF_PRODUCT: &'static str;
     const SLOTS: usize;
     const HYPERPARAMETERS: usize;
-
-    /// The names of the rule's operators.
-    fn names() -> [&'static str; 2] {
-        [Self::NAME, Self::OF_PRODUCT]
-    }
 
     fn new(hyperparameters: &[f32], learning_rate: f32, nesterov: bool) -> Self;
 
@@ -226,44 +223,142 @@ pub(super) enum Decay {
     Decoupled,
 }
 
-/// The tensors of one update, all of the same length; slots that a rule lacks are empty.
-pub(super) struct Tensors<'a> {
-    pub(super) parameter: &'a [f32],
-    pub(super) gradient: &'a [f32],
-    pub(super) slots: [&'a [f32]; MOST_SLOTS],
-    pub(super) new_parameter: &'a mut [f32],
-    pub(super) new_slots: [&'a mut [f32]; MOST_SLOTS],
+/// Elements that are read before any of them is written: new values may lie where the old ones are.
+pub(super) const LANES: usize = 16;
+
+/// The places at which [`LANES`] elements begin, among `length`, and those of the rest.
+pub(super) fn blocks(length: usize) -> (impl Iterator<Item = usize>, Range<usize>) {
+    let rest = length - length % LANES;
+    ((0..rest).step_by(LANES), rest..length)
 }
 
-/// All that an update reads and writes, but for the gradient, to be shared by threads. Slots that the rule
-/// lacks are empty.
-pub(super) struct Whole<'a> {
-    pub(super) parameter: &'a [f32],
-    pub(super) slots: [&'a [f32]; MOST_SLOTS],
-    pub(super) new_parameter: Parts<'a, f32>,
-    pub(super) new_slots: [Parts<'a, f32>; MOST_SLOTS],
+/// `N` elements from `at` on.
+#[inline(always)]
+pub(super) fn block<const N: usize>(elements: &[f32], at: usize) -> [f32; N] {
+    *elements[at..].first_chunk().expect("as many elements are left")
 }
 
-impl Whole<'_> {
-    /// The elements of `range`, with their gradient.
+/// A tensor that is read and the memory of its new values, which may be the same; both may be shared by
+/// threads. That of a slot which a method lacks is empty.
+#[derive(Clone, Copy)]
+pub(super) struct Renewed<'a> {
+    old: *const f32,
+    new: *mut f32,
+    length: usize,
+    lent: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: `part` hands elements out, whose callers promise that no two threads have the same.
+unsafe impl Sync for Renewed<'_> {}
+// SAFETY: it stands for slices of floats.
+unsafe impl Send for Renewed<'_> {}
+
+impl<'a> Renewed<'a> {
+    /// No elements.
+    pub(super) fn empty() -> Self {
+        Self { old: ptr::dangling(), new: ptr::dangling_mut(), length: 0, lent: PhantomData }
+    }
+
+    /// The tensor of the shape `dims` that is input number `input` of the operator `name`, whose output number
+    /// `output` are the new values.
+    fn of(
+        context: &'a ComputeContext,
+        name: &str,
+        dims: &[usize],
+        [input, output]: [usize; 2],
+    ) -> ort::Result<Self> {
+        let old = node::input(context, name, input)?;
+        let (shape, old) = old.try_extract_tensor::<f32>()?;
+        if node::dims(shape) != dims {
+            let message = format!("its input {input} is of the shape {shape:?}, not {dims:?}");
+            return Err(refused(name, message));
+        }
+        let (old, length) = (old.as_ptr(), old.len());
+        let mut new = node::output(context, name, output, dims)?;
+        let new = new.try_extract_tensor_mut::<f32>()?.1.as_mut_ptr();
+        Ok(Self { old, new, length, lent: PhantomData })
+    }
+
+    /// The elements of `range`; none if it is empty.
     ///
     /// # Safety
     ///
     /// No two parts that are there at the same time overlap.
-    pub(super) unsafe fn part<'p>(
-        &'p self,
-        range: Range<usize>,
-        gradient: &'p [f32],
-    ) -> Tensors<'p> {
-        let within = |slot: &[f32]| range.start.min(slot.len())..range.end.min(slot.len());
-        let slots = self.slots.map(|slot| &slot[within(slot)]);
+    unsafe fn part(&self, range: Range<usize>) -> Self {
+        if self.length == 0 {
+            return *self;
+        }
+        assert!(range.start <= range.end && range.end <= self.length, "a part lies within");
+        // SAFETY: both lie within, as asserted.
+        let (old, new) = unsafe { (self.old.add(range.start), self.new.add(range.start)) };
+        Self { old, new, length: range.len(), lent: PhantomData }
+    }
+
+    /// The new values, once they are written, and where further ones go.
+    pub(super) fn again(&self) -> Self {
+        Self { old: self.new, ..*self }
+    }
+
+    /// Memory to be fetched for what follows: that of the old values, and of the new ones if it is another.
+    pub(super) fn touched(&self) -> [&[f32]; 2] {
+        let new = if self.old == self.new.cast_const() { 0 } else { self.length };
+        // SAFETY: there are so many elements in both, which nobody else writes as long as this part is there.
+        unsafe {
+            [slice::from_raw_parts(self.old, self.length), slice::from_raw_parts(self.new, new)]
+        }
+    }
+
+    /// `N` elements from `at` on.
+    #[inline(always)]
+    pub(super) fn read<const N: usize>(&self, at: usize) -> [f32; N] {
+        // SAFETY: there are so many elements; whoever writes them has another part or has done so.
+        block(unsafe { slice::from_raw_parts(self.old, self.length) }, at)
+    }
+
+    /// Writes the elements from `at` on.
+    #[inline(always)]
+    pub(super) fn write<const N: usize>(&self, at: usize, values: [f32; N]) {
+        assert!(at + N <= self.length, "as many elements are left");
+        // SAFETY: there are so many elements, and nobody else has this part.
+        unsafe { self.new.add(at).cast::<[f32; N]>().write_unaligned(values) };
+    }
+}
+
+/// The tensors of one update, all of the same length but for slots that a method lacks.
+#[derive(Clone, Copy)]
+pub(super) struct Tensors<'a> {
+    pub(super) parameter: Renewed<'a>,
+    pub(super) slots: [Renewed<'a>; MOST_SLOTS],
+}
+
+impl<'a> Tensors<'a> {
+    /// Those of a parameter of the shape `dims` and its slots: the inputs `inputs` of the operator `name`, and as
+    /// many outputs from `output` on.
+    pub(super) fn of(
+        context: &'a ComputeContext,
+        name: &str,
+        dims: &[usize],
+        mut inputs: impl Iterator<Item = usize>,
+        output: usize,
+    ) -> ort::Result<Self> {
+        let parameter = inputs.next().expect("there is a parameter");
+        let parameter = Renewed::of(context, name, dims, [parameter, output])?;
+        let mut slots = [Renewed::empty(); MOST_SLOTS];
+        for ((slot, input), output) in slots.iter_mut().zip(inputs).zip(output + 1..) {
+            *slot = Renewed::of(context, name, dims, [input, output])?;
+        }
+        Ok(Self { parameter, slots })
+    }
+
+    /// The elements of `range`.
+    ///
+    /// # Safety
+    ///
+    /// No two parts that are there at the same time overlap.
+    pub(super) unsafe fn part(&self, range: Range<usize>) -> Self {
         // SAFETY: as of the caller.
-        let (new_parameter, new_slots) = unsafe {
-            let new_slots = self.new_slots.each_ref().map(|slot| slot.part(range.clone()));
-            (self.new_parameter.part(range.clone()), new_slots)
-        };
-        let parameter = &self.parameter[range];
-        Tensors { parameter, gradient, slots, new_parameter, new_slots }
+        let part = |tensor: Renewed<'a>| unsafe { tensor.part(range.clone()) };
+        Self { parameter: part(self.parameter), slots: self.slots.map(part) }
     }
 }
 
@@ -294,59 +389,81 @@ impl<R: Rule> Method for ByElement<R> {
     fn update(
         &self,
         context: &ComputeContext,
-        whole: &Whole<'_>,
+        tensors: Tensors<'_>,
         gradient: &[f32],
     ) -> ort::Result<()> {
         let touched = gradient.len() * (3 + 2 * R::SLOTS);
         for_each_piece(context, gradient.len(), PIECE, touched, |range| {
             // SAFETY: each piece is another part.
-            self.update_all(unsafe { whole.part(range.clone(), &gradient[range]) });
+            self.update_all(unsafe { tensors.part(range.clone()) }, &gradient[range]);
         })
     }
 }
 
 impl<R: Rule> ByElement<R> {
     /// Updates all elements.
-    pub(super) fn update_all(self, tensors: Tensors<'_>) {
-        let Self { rule, pull } = self;
-        fastest!(update_in::<R: Rule>(rule: R, pull: Pull, tensors: Tensors<'_>));
+    pub(super) fn update_all(self, tensors: Tensors<'_>, gradient: &[f32]) {
+        let method = self;
+        fastest!(update_in::<R: Rule>(
+            method: ByElement<R>,
+            tensors: Tensors<'_>,
+            gradient: &[f32],
+        ));
     }
 }
 
 #[inline(always)]
-fn update_in<R: Rule>(rule: R, pull: Pull, tensors: Tensors<'_>) {
+fn update_in<R: Rule>(method: ByElement<R>, tensors: Tensors<'_>, gradient: &[f32]) {
+    let ByElement { rule, pull } = method;
     let strength = pull.strength;
     // One loop per kind of decay, so that each is free of branches and becomes vector code.
     match pull.decay {
-        Decay::None => update_each(rule, tensors, |p, g| (p, g)),
-        Decay::Coupled => update_each(rule, tensors, |p, g| (p, g + p * strength)),
+        Decay::None => update_each(rule, tensors, gradient, |p, g| (p, g)),
+        Decay::Coupled => update_each(rule, tensors, gradient, |p, g| (p, g + p * strength)),
         Decay::Decoupled => {
             let kept = 1.0 - pull.learning_rate * strength;
-            update_each(rule, tensors, |p, g| (p * kept, g));
+            update_each(rule, tensors, gradient, |p, g| (p * kept, g));
         }
     }
 }
 
 #[inline(always)]
-fn update_each<R: Rule>(rule: R, tensors: Tensors<'_>, pull: impl Fn(f32, f32) -> (f32, f32)) {
-    let Tensors { parameter, gradient, slots, new_parameter, mut new_slots } = tensors;
-    let length = parameter.len();
-    // Slices cut to one length let the compiler drop the bounds checks.
-    let slot_length = |slot| if slot < R::SLOTS { length } else { 0 };
-    let (gradient, new_parameter) = (&gradient[..length], &mut new_parameter[..length]);
-    let slots: [&[f32]; MOST_SLOTS] = std::array::from_fn(|slot| &slots[slot][..slot_length(slot)]);
-    for (slot, new) in new_slots.iter_mut().enumerate() {
-        *new = &mut std::mem::take(new)[..slot_length(slot)];
+fn update_each<R: Rule>(
+    rule: R,
+    tensors: Tensors<'_>,
+    gradient: &[f32],
+    pull: impl Fn(f32, f32) -> (f32, f32),
+) {
+    let (blocks, rest) = blocks(gradient.len());
+    for at in blocks {
+        update_block::<R, LANES>(rule, &tensors, gradient, at, &pull);
     }
-    for at in 0..length {
-        let (p, g) = pull(parameter[at], gradient[at]);
-        let mut values = [0.0; MOST_SLOTS];
-        for slot in 0..R::SLOTS {
-            values[slot] = slots[slot][at];
-        }
-        new_parameter[at] = rule.update(p, g, &mut values);
-        for slot in 0..R::SLOTS {
-            new_slots[slot][at] = values[slot];
-        }
+    for at in rest {
+        update_block::<R, 1>(rule, &tensors, gradient, at, &pull);
+    }
+}
+
+#[inline(always)]
+fn update_block<R: Rule, const N: usize>(
+    rule: R,
+    Tensors { parameter, slots }: &Tensors<'_>,
+    gradient: &[f32],
+    at: usize,
+    pull: impl Fn(f32, f32) -> (f32, f32),
+) {
+    let (mut parameters, gradients) = (parameter.read::<N>(at), block::<N>(gradient, at));
+    let mut values = [[0.0; N]; MOST_SLOTS];
+    for slot in 0..R::SLOTS {
+        values[slot] = slots[slot].read(at);
+    }
+    for lane in 0..N {
+        let (p, g) = pull(parameters[lane], gradients[lane]);
+        let mut own = [values[0][lane], values[1][lane], values[2][lane]];
+        parameters[lane] = rule.update(p, g, &mut own);
+        [values[0][lane], values[1][lane], values[2][lane]] = own;
+    }
+    parameter.write(at, parameters);
+    for slot in 0..R::SLOTS {
+        slots[slot].write(at, values[slot]);
     }
 }
