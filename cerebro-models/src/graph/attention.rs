@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::builder::{Builder, Value};
+use super::builder::{Builder, Node, Value};
 use super::call::Attributes;
 use super::strided::{Reach, Strided};
 use crate::kernels::{View, cover};
@@ -50,6 +50,50 @@ impl Builder {
             return None;
         }
         self.packed(&scores, value).or_else(|| self.apart(&scores, value))
+    }
+
+    /// What `masked` is, if it is scores with zeros added where a key is to be seen and minus infinity
+    /// elsewhere: the scores, and which keys are to be seen.
+    pub(crate) fn as_masked(&self, masked: Value) -> Option<(Value, Value)> {
+        let is_all = |value: Option<Value>, number: f64| {
+            let constant = value.and_then(|value| self.constant_of(value));
+            constant.is_some_and(|tensor| tensor.to_f64s().iter().all(|&found| found == number))
+        };
+        let seen_in = |addend: Value| {
+            let Node { op, inputs, .. } = self.maker(addend)?;
+            let is_mask =
+                op == "Where" && is_all(inputs[1], 0.0) && is_all(inputs[2], f64::NEG_INFINITY);
+            inputs[0].filter(|_| is_mask)
+        };
+        let Node { op, inputs, .. } = self.maker(masked)?;
+        let &[Some(a), Some(b)] = inputs.as_slice() else { return None };
+        let of_a = || seen_in(a).map(|seen| (b, seen));
+        let found = seen_in(b).map(|seen| (a, seen)).or_else(of_a);
+        found.filter(|_| op == "Add")
+    }
+
+    /// Whether `masked` is scores and a constant that lets each row see something.
+    pub(crate) fn is_seen(&self, masked: Value) -> bool {
+        let Some(Node { op, inputs, .. }) = self.maker(masked) else { return false };
+        let shows = |addend: &Value| {
+            let Some(tensor) = self.constant_of(*addend) else { return false };
+            let width = tensor.dims().last().copied().unwrap_or(1).max(1);
+            let is_seen = |number: &f64| *number > f64::NEG_INFINITY;
+            tensor.to_f64s().chunks(width).all(|row| row.iter().any(is_seen))
+        };
+        op == "Add" && inputs.iter().flatten().any(shows)
+    }
+
+    /// What `guarded` is, if it is rows of `shares` or zeros in their place: which are rows, and `shares`.
+    pub(crate) fn as_guarded(&self, guarded: Value) -> Option<(Value, Value)> {
+        let Node { op, inputs, .. } = self.maker(guarded)?;
+        let &[Some(which), Some(shares), Some(zero)] = inputs.as_slice() else { return None };
+        let zeros = self.constant_of(zero)?.to_f64s();
+        let is_it = op == "Where"
+            && zeros.iter().all(|&zero| zero == 0.0)
+            && self.dims(which).last() == Some(&1)
+            && self.dims(shares) == self.dims(guarded);
+        is_it.then_some((which, shares))
     }
 
     /// The scores whose softmax is `shares`.

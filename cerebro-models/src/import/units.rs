@@ -1,15 +1,18 @@
-//! Finds the Gaussian error linear unit and the sigmoid linear unit where an exporter wrote them out.
+//! Finds the Gaussian error linear unit, the sigmoid linear unit and the softmax of scores that may all be
+//! hidden where an exporter wrote them out.
 //!
 //! Before version 20 ONNX had no operator for the former, so files hold `x (1 + erf(x / sqrt 2)) / 2`
 //! as five nodes; the latter, `x sigmoid(x)`, got one with version 24. As one node they are trained
-//! with fewer passes over memory.
+//! with fewer passes over memory. Of the third, PyTorch's attention under a mask, what is written has
+//! no gradient where a row is no number before it is made zeros.
 
 use std::collections::HashMap;
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use super::needed::for_each_input;
 use super::structural::constant_of;
-use crate::onnx::{Graph, Node};
+use crate::onnx::{Attribute, Graph, Node};
+use crate::operators::GUARDED_SOFTMAX;
 
 /// A node that is a part of such a unit.
 #[derive(Clone, Copy, Debug)]
@@ -29,14 +32,16 @@ pub(super) fn find_units(
     is_constant: impl Fn(&str) -> bool,
 ) -> HashMap<usize, UnitPart<'_>> {
     let mut found = HashMap::new();
-    if graph.nodes.iter().all(|node| node.op != "Erf" && node.op != "Sigmoid") {
+    if !graph.nodes.iter().any(|node| ["Erf", "Sigmoid", "IsNaN"].contains(&&*node.op)) {
         return found;
     }
     let search = Search::new(graph, is_constant);
     for (index, node) in graph.nodes.iter().enumerate() {
         let gelu = || search.gelu(node).map(|(x, parts)| ("Gelu", x, parts.to_vec()));
         let silu = || search.silu(node).map(|(x, part)| ("Swish", x, vec![part]));
-        if let Some((op, x, parts)) = gelu().or_else(silu) {
+        let softmax =
+            || search.softmax(node).map(|(x, parts)| (GUARDED_SOFTMAX, x, parts.to_vec()));
+        if let Some((op, x, parts)) = gelu().or_else(silu).or_else(softmax) {
             found.extend(parts.into_iter().map(|at| (at, UnitPart { op, x, is_last: false })));
             found.insert(index, UnitPart { op, x, is_last: true });
         }
@@ -101,6 +106,21 @@ impl<'g> Search<'g> {
             let (place, gate) = self.only(gate, "Sigmoid")?;
             (gate.inputs.first().map(String::as_str) == Some(x)).then_some((x, place))
         })
+    }
+
+    /// The input of the softmax whose last node is `node`, which puts zeros for what is no number, and the
+    /// places of the nodes before it.
+    fn softmax(&self, node: &'g Node) -> Option<(&'g str, [usize; 2])> {
+        let [condition, zero, shares] = node.inputs.as_slice() else { return None };
+        let (asking, is_none) = self.only(condition, "IsNaN")?;
+        let softmax = *self.makers.get(shares.as_str())?;
+        let made = &self.graph.nodes[softmax];
+        let is_it = (&*node.op, &*made.op) == ("Where", "Softmax")
+            && is_none.inputs == [shares.as_str()]
+            && self.readers.get(shares.as_str()) == Some(&2)
+            && made.attributes.get("axis") == Some(&Attribute::Int(-1))
+            && self.is(zero, 0.0);
+        is_it.then(|| Some((made.inputs.first()?.as_str(), [softmax, asking])))?
     }
 
     /// The places of the nodes that give `gate`, if it is `1 + erf(x / sqrt 2)`.

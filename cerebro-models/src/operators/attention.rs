@@ -10,9 +10,55 @@ use crate::onnx::{DataType, TensorData};
 
 pub(super) const OPERATORS: &[Operator] = &[
     Operator::composed("Attention", WRITTEN_OUT),
+    Operator::composed(GUARDED_SOFTMAX, GUARDED),
     Operator::rule(ATTENTION, attention_shape, attention),
     Operator::opaque(ATTENTION_GRADIENT, attention_gradient_shape),
 ];
+
+/// The softmax along the last axis, and zeros where all elements are minus infinity: never emitted.
+pub(crate) const GUARDED_SOFTMAX: &str = "ai.cerebro.GuardedSoftmax";
+
+/// Rows that are all minus infinity are zeros before the softmax, of which the gradient is a number.
+const GUARDED: Composition = |forward, node| {
+    let x = node.required(0)?;
+    let last = || Attributes::none().with("axis", -1);
+    if forward.graph.is_seen(x) {
+        return Ok(vec![forward.apply("Softmax", &[Some(x)], last())?]);
+    }
+    let Some((scores, seen)) = forward.graph.as_masked(x) else {
+        let g = &mut *forward.graph;
+        let rank = g.dims(x).len();
+        let largest = g.reduce("ReduceMax", x, &[rank.saturating_sub(1)]);
+        let hidden = g.scalar(f64::NEG_INFINITY, x);
+        let sees = g.binary("Greater", largest, hidden);
+        let x = shown(forward, x, sees)?;
+        let shares = forward.apply("Softmax", &[Some(x)], last())?;
+        return Ok(vec![shown(forward, shares, sees)?]);
+    };
+    let Some(sees) = sees_any(forward.graph, seen) else {
+        return Ok(vec![forward.apply("Softmax", &[Some(x)], last())?]);
+    };
+    let addend = addend(forward.graph, seen, Some(sees), scores);
+    let x = forward.binary("Add", scores, addend)?;
+    let shares = forward.apply("Softmax", &[Some(x)], last())?;
+    Ok(vec![shown(forward, shares, sees)?])
+};
+
+/// The rows of `x` that see something, and zeros for the others.
+fn shown(forward: &mut Forward<'_>, x: Value, sees: Value) -> Result<Value, String> {
+    let nothing = forward.graph.scalar(0.0, x);
+    forward.apply("Where", &[Some(sees), Some(x), Some(nothing)], Attributes::none())
+}
+
+/// What is added to scores: minus infinity where a key is not seen, but not where a query sees none.
+fn addend(g: &mut Builder, mut seen: Value, sees: Option<Value>, scores: Value) -> Value {
+    if let Some(sees) = sees {
+        let blind = g.unary("Not", sees);
+        seen = g.binary("Or", seen, blind);
+    }
+    let (nothing, hidden) = (g.scalar(0.0, scores), g.scalar(f64::NEG_INFINITY, scores));
+    g.select(seen, nothing, hidden)
+}
 
 /// `softmax(cap(scale q k^T) + mask) v` of each head, and the keys and values with those before them.
 /// A query that sees no key gets zeros.
@@ -49,8 +95,7 @@ const WRITTEN_OUT: Composition = |forward, node| {
     let shares = shares(forward, scores, node.attributes.int("softmax_precision", 0))?;
     let mut mixed = forward.binary("MatMul", shares, value)?;
     if let Some(sees) = sees {
-        let nothing = forward.graph.scalar(0.0, mixed);
-        mixed = forward.apply("Where", &[Some(sees), Some(mixed), Some(nothing)], none())?;
+        mixed = shown(forward, mixed, sees)?;
     }
     if !apart {
         let side_by_side = none().with("perm", vec![0, 2, 1, 3]);
@@ -134,30 +179,21 @@ fn masked(
 ) -> Result<(Value, Option<Value>), String> {
     let mask = node.input(3).map(|mask| whole_mask(forward, mask, scores)).transpose()?;
     let is_bool = |mask: &Value| forward.graph.data_type(*mask) == DataType::Bool;
-    let (shown, numbers) = (mask.filter(is_bool), mask.filter(|mask| !is_bool(mask)));
+    let (chosen, numbers) = (mask.filter(is_bool), mask.filter(|mask| !is_bool(mask)));
     let (within, may_see_none) = in_window(forward.graph, node.attributes, scores, earlier)?;
     let g = &mut *forward.graph;
-    let seen = match (within, shown) {
-        (Some(within), Some(shown)) => Some(g.binary("And", within, shown)),
-        (within, shown) => within.or(shown),
+    let seen = match (within, chosen) {
+        (Some(within), Some(chosen)) => Some(g.binary("And", within, chosen)),
+        (within, chosen) => within.or(chosen),
     };
-    let mut sees = None;
-    let mut addend = seen.map(|mut seen| {
-        if may_see_none || shown.is_some() {
-            sees = sees_any(g, seen);
-        }
-        if let Some(sees) = sees {
-            let blind = g.unary("Not", sees);
-            seen = g.binary("Or", seen, blind);
-        }
-        let (nothing, hidden) = (g.scalar(0.0, scores), g.scalar(f64::NEG_INFINITY, scores));
-        g.select(seen, nothing, hidden)
-    });
+    let sees = seen.filter(|_| may_see_none || chosen.is_some());
+    let sees = sees.and_then(|seen| sees_any(g, seen));
+    let mut added = seen.map(|seen| addend(g, seen, sees, scores));
     if let Some(numbers) = numbers {
-        let sum = addend.map(|addend| forward.binary("Add", addend, numbers)).transpose()?;
-        addend = Some(sum.unwrap_or(numbers));
+        let sum = added.map(|added| forward.binary("Add", added, numbers)).transpose()?;
+        added = Some(sum.unwrap_or(numbers));
     }
-    let scores = addend.map_or(Ok(scores), |addend| forward.binary("Add", scores, addend))?;
+    let scores = added.map_or(Ok(scores), |added| forward.binary("Add", scores, added))?;
     Ok((scores, sees))
 }
 
@@ -205,12 +241,15 @@ fn in_window(
 
 /// Which queries see a key at all, unless all are known to.
 fn sees_any(g: &mut Builder, seen: Value) -> Option<Value> {
-    let seen = g.cast(seen, DataType::Int32);
     let last = g.dims(seen).len().checked_sub(1)?;
+    let width = g.dims(seen)[last].max(1);
+    let known = g.constant_of(seen).and_then(TensorData::to_i64s);
+    if known.is_some_and(|known| known.chunks(width).all(|row| row.contains(&1))) {
+        return None;
+    }
+    let seen = g.cast(seen, DataType::Int32);
     let sees = g.reduce("ReduceMax", seen, &[last]);
-    let sees = g.cast(sees, DataType::Bool);
-    let known = g.constant_of(sees).and_then(TensorData::to_i64s);
-    if known.is_some_and(|known| known.iter().all(|&sees| sees == 1)) { None } else { Some(sees) }
+    Some(g.cast(sees, DataType::Bool))
 }
 
 /// The product of `shares` and `value` as attention in one node, if it may be one: the node reads
@@ -220,6 +259,10 @@ pub(super) fn attend(
     shares: Value,
     value: Value,
 ) -> Option<Result<Vec<Value>, String>> {
+    let (sees, shares) = match forward.graph.as_guarded(shares) {
+        Some((sees, shares)) => (Some(sees), shares),
+        None => (None, shares),
+    };
     let found = forward.graph.as_attention(shares, value)?;
     let apply = || {
         let outputs = forward.apply_with_outputs(ATTENTION, &found.inputs, found.attributes, 2)?;
@@ -231,6 +274,9 @@ pub(super) fn attend(
         }
         if forward.graph.dims(mixed) != found.dims {
             mixed = forward.reshape(mixed, &found.dims)?;
+        }
+        if let Some(sees) = sees {
+            mixed = shown(forward, mixed, sees)?;
         }
         Ok(vec![mixed])
     };

@@ -51,6 +51,7 @@ use std::sync::LazyLock;
 use crate::autodiff::Forward;
 use crate::graph::{Attributes, Builder, Call, Type, Value};
 
+pub(crate) use attention::GUARDED_SOFTMAX;
 pub(crate) use fused::may_fuse_classes;
 pub use page::page;
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::operators::GUARDED_SOFTMAX;
 
 fn heads(queries: usize, keys: usize) -> [Input; 3] {
     [x(&[2, 4, queries, 3]), x(&[2, 2, keys, 3]), x(&[2, 2, keys, 2])]
@@ -77,6 +78,33 @@ fn a_query_that_sees_no_key_gets_zeros() {
     let window = none().with("left_window_size", 1);
     assert_eq!(seen(&[1; 20], window.clone().with("is_causal", 1))[2..], [55.0, 550.0, 1000.0]);
     assert_eq!(seen(&mask, window), [0.0, 1.0, 55.0, 1000.0, 1000.0]);
+}
+
+/// A softmax of scores under a mask, which hides all of the second row.
+#[test]
+fn a_row_of_which_all_is_hidden_has_a_gradient() {
+    let hidden = f64::NEG_INFINITY;
+    let zeros = TensorData::from_f64(DataType::Float64, &[], &[0.0]);
+    let numbers = [0.0, hidden, 1.0, hidden, hidden, hidden, hidden, 0.5, -1.0];
+    let numbers = TensorData::from_f64(DataType::Float64, &[3, 3], &numbers);
+    let shown = TensorData::from_integers(DataType::Bool, &[3, 3], &[1, 0, 1, 0, 0, 0, 0, 1, 1]);
+    for mask in [numbers, shown] {
+        check_function("guarded", &[x(&[2, 3, 3])], DOUBLE, &mut |forward, values| {
+            let g = &mut *forward.graph;
+            let mut addend = g.constant(mask.clone());
+            if mask.data_type() == DataType::Bool {
+                let nothing = g.constant(zeros.clone());
+                let hidden = g.scalar(hidden, nothing);
+                // So that it is not folded.
+                let none = g.total(values[0].unwrap());
+                let never = g.binary("Less", none, hidden);
+                let shown = g.binary("Or", addend, never);
+                addend = g.select(shown, nothing, hidden);
+            }
+            let scores = forward.binary("Add", values[0].unwrap(), addend)?;
+            Ok(vec![forward.apply(GUARDED_SOFTMAX, &[Some(scores)], none())?])
+        });
+    }
 }
 
 #[test]

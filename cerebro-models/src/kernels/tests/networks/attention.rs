@@ -26,6 +26,9 @@ enum Mask {
     Causal,
     /// Some keys of each example are not to be seen, of the first one none at all.
     Padding,
+    /// Keys are to be seen or not by the data, by the first query none at all, and what is no number is
+    /// made zeros, as by PyTorch.
+    Guarded,
     /// Weights that are trained.
     Learned,
 }
@@ -127,6 +130,7 @@ fn network(form: Form, mask: Mask, size: Size) -> Small {
     let key = s.turned(&key, order, &shape(width, keys));
     let key = scaled(&mut s, &key, &shape(width, keys));
     let mut scores = s.of("MatMul", &[&query, &key], &[], &shape(length, keys));
+    let is_guarded = mask == Mask::Guarded;
     let mask = match mask {
         Mask::None => None,
         Mask::Causal => {
@@ -139,13 +143,33 @@ fn network(form: Form, mask: Mask, size: Size) -> Small {
             let values: Vec<f32> = (0..batch * keys).map(seen).collect();
             Some(s.constant(TensorData::from_f32(&[batch, 1, 1, keys], &values)))
         }
+        Mask::Guarded => {
+            let axes = s.constant(TensorData::from_i64(&[2], &[1, 2]));
+            let sum = s.of("ReduceSum", &["x", &axes], &[], &[batch, 1, 1]);
+            let limits = |query: usize| if query == 0 { -1e9 } else { 2.0 };
+            let limits: Vec<f32> = (0..length).map(limits).collect();
+            let limits = s.constant(TensorData::from_f32(&[length, 1], &limits));
+            let limits = s.of("Add", &[&sum, &limits], &[], &[batch, length, 1]);
+            let places: Vec<f32> = (0..keys).map(|key| key as f32).collect();
+            let places = s.constant(TensorData::from_f32(&[keys], &places));
+            let seen = s.of("Less", &[&places, &limits], &[], &[batch, length, keys]);
+            let seen = s.reshaped(&seen, &[batch, 1, length, keys]);
+            let numbers = [0.0, f32::NEG_INFINITY];
+            let [shown, hidden] = numbers.map(|n| s.constant(TensorData::from_f32(&[], &[n])));
+            Some(s.of("Where", &[&seen, &shown, &hidden], &[], &[batch, 1, length, keys]))
+        }
         Mask::Learned => Some(s.weight(&[length, keys], 0.0)),
     };
     if let Some(mask) = mask {
         scores = s.of("Add", &[&scores, &mask], &[], &shape(length, keys));
     }
     let axis = [("axis", Attribute::Int(-1))];
-    let shares = s.of("Softmax", &[&scores], &axis, &shape(length, keys));
+    let mut shares = s.of("Softmax", &[&scores], &axis, &shape(length, keys));
+    if is_guarded {
+        let is_none = s.of("IsNaN", &[&shares], &[], &shape(length, keys));
+        let zero = s.constant(TensorData::from_f32(&[], &[0.0]));
+        shares = s.of("Where", &[&is_none, &zero, &shares], &[], &shape(length, keys));
+    }
     let value_width = if form == Form::Same { all } else { value_width };
     let mixed = s.of("MatMul", &[&shares, &value], &[], &shape(length, value_width));
     let wide = if form == Form::Same { all } else { heads * value_width };
@@ -201,6 +225,7 @@ fn attention_with_a_mask_trains_as_the_standard_operators_do() {
         }
         for form in [Form::Packed, Form::Apart, Form::Cross] {
             attends(form, Mask::Padding, size);
+            attends(form, Mask::Guarded, size);
         }
     }
 }
