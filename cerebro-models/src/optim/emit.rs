@@ -320,7 +320,10 @@ impl Update<'_> {
         if centered {
             let average = self.blend(self.slot(1), "alpha", self.gradient, "rest");
             let average_squared = self.g.square(average);
-            variance = self.g.sub(squares, average_squared);
+            // Of a gradient that stays the same it is 0, and rounding makes it less.
+            let difference = self.g.sub(squares, average_squared);
+            let zero = self.g.scalar(0.0, difference);
+            variance = self.g.binary("Max", difference, zero);
             slots.push(average);
         }
         let mut direction = self.normalized(self.gradient, variance, None);
