@@ -41,7 +41,7 @@ pub enum GraphError {
     NoOpset,
     /// A model of another version of the operators.
     #[error(
-        "the model uses version {found} of the ONNX operators; versions 11 to 23 are supported: export it with one of them"
+        "the model uses version {found} of the ONNX operators; versions 11 to 25 are supported: export it with one of them"
     )]
     Opset {
         /// The version that it uses.

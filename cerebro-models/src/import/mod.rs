@@ -20,4 +20,4 @@ pub(crate) use nodes::Importer;
 pub(crate) use structural::STRUCTURAL;
 
 /// The versions of ONNX's operators that are understood.
-pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 11..=23;
+pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 11..=25;

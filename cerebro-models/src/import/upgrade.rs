@@ -48,6 +48,8 @@ pub(super) fn upgrade(
                 *bound = forward.graph.cast(*bound, data_type);
             }
         }
+        // Of version 24: how to round to 8 bits, which are refused.
+        "Cast" => attributes = attributes.without("round_mode"),
         // Before version 21 scale and bias had one value per group.
         "GroupNormalization" if opset < 21 => {
             widen_group_parameters(forward, &mut inputs, &attributes)?;

@@ -5,7 +5,7 @@
 //! rules take `x`, `y` and `dy` from a `Site`: the inputs, the outputs and the gradients of the
 //! loss by the outputs. They may write more than is needed: nodes without use are dropped.
 //!
-//! Sources: the operators' definitions are those of the ONNX project (`Operators.md`, version 23;
+//! Sources: the operators' definitions are those of the ONNX project (`Operators.md`, version 25;
 //! older versions are brought up to it first); a rule whose formula is no schoolbook derivative
 //! names its source.
 

@@ -9,7 +9,7 @@ use crate::import::STRUCTURAL;
 pub fn page() -> String {
     let mut text = String::from(
         "# Operators that Cerebro trains through\n\n\
-         Versions 11 to 23 of ONNX's operators are read. \"Gradient\" says whether a loss can be \
+         Versions 11 to 25 of ONNX's operators are read. \"Gradient\" says whether a loss can be \
          differentiated through the operator; where it is \"zero\", the results are integers, \
          booleans or constant almost everywhere, and pass through. \"resolved\" means that the \
          operator is gone once a graph has been built for fixed shapes: conditions and numbers of \
