@@ -64,7 +64,7 @@ impl Transform {
             None if kind == Kind::HalfInverse => 2 * count.saturating_sub(1),
             None => count,
         };
-        if length == 0 {
+        if count == 0 || length == 0 {
             return Err("a transform of no numbers".to_owned());
         }
         let to = match kind {

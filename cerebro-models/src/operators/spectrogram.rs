@@ -99,7 +99,8 @@ const MEL_BANDS: Composition = |forward, node| {
     let step = (high - low) / (bands + 2) as f64;
     let corner = |index: usize| {
         let hertz = 700.0 * ((low + index as f64 * step) / 2595.0 * LN_10).exp_m1();
-        ((length + 1) as f64 * hertz / rate as f64).floor() as usize
+        // Beyond any frequency that there is where the rate is 0.
+        ((length + 1) as f64 * hertz / rate as f64).floor().min(1e15) as usize
     };
     let mut weights = vec![0.0; count];
     for band in 0..bands {

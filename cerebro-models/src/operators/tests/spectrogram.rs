@@ -79,4 +79,6 @@ fn bands_of_the_mel_scale() {
         [0.; 8],
     ];
     assert_close(&bands, &expected.concat());
+    let inputs = vec![of(2), of(4), of(0), hertz(4096.0), hertz(0.0)];
+    assert!(made("MelWeightMatrix", inputs, none()).iter().all(|share| share.is_finite()));
 }
