@@ -97,6 +97,40 @@ class Recurrent(nn.Module):
         return self.last(self.layer(x)[0][:, -1])
 
 
+class Words(nn.Module):
+    """A network of `transformers` that reads numbers of words; of several scores per word, these come first."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        scores = self.network(input_ids=x, attention_mask=torch.ones_like(x)).logits
+        return scores.transpose(1, 2) if scores.dim() == 3 else scores
+
+
+def of_torchvision(name, **settings):
+    import torchvision
+
+    return getattr(torchvision.models, name)(weights=None, **settings)
+
+
+def bert():
+    import transformers
+
+    config = transformers.BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=2,
+                                     attn_implementation="eager")
+    return Words(transformers.BertForSequenceClassification(config))
+
+
+def gpt2():
+    import transformers
+
+    config = transformers.GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False,
+                                     attn_implementation="eager")
+    return Words(transformers.GPT2LMHeadModel(config))
+
+
 def mlp(*sizes):
     layers = []
     for inputs, outputs in zip(sizes, sizes[1:]):
@@ -157,6 +191,13 @@ NETS = {
     "lstm": (lambda: Recurrent(nn.LSTM), {"x": floats(64, 32)}, labels(10), CROSS_ENTROPY, ADAM, 32),
     "gru": (lambda: Recurrent(nn.GRU), {"x": floats(64, 32)}, labels(10), CROSS_ENTROPY, ADAM, 32),
     "rnn": (lambda: Recurrent(nn.RNN), {"x": floats(64, 32)}, labels(10), CROSS_ENTROPY, ADAM, 32),
+    # Of the sizes that are in use, without dropout, which no two programs draw alike.
+    "resnet50": (lambda: of_torchvision("resnet50"), {"x": floats(3, 224, 224)}, labels(1000), CROSS_ENTROPY, SGD, 4),
+    "convnext-tiny": (lambda: of_torchvision("convnext_tiny", stochastic_depth_prob=0.0), {"x": floats(3, 224, 224)},
+                      labels(1000), CROSS_ENTROPY, SGD, 4),
+    "vit-b-16": (lambda: of_torchvision("vit_b_16"), {"x": floats(3, 224, 224)}, labels(1000), CROSS_ENTROPY, ADAM, 2),
+    "bert-base": (bert, {"x": words(30522, 64)}, labels(2), CROSS_ENTROPY, ADAM, 4),
+    "gpt2": (gpt2, {"x": words(50257, 64)}, words(50257, 64), CROSS_ENTROPY, ADAM, 2),
 }
 
 

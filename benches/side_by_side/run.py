@@ -114,8 +114,8 @@ with tempfile.TemporaryDirectory() as folder:
     python = python_with(options.environment, ["torch", "numpy", "pyarrow"])
     programs = {
         "cerebro": [ours, "run", job, data],
-        "one": [python, HERE / "pytorch.py", "one", job, data],
-        "pool": [python, HERE / "pytorch.py", "pool", job, data, str(JOB["workers"])],
+        "one": [python, HERE / "pytorch_jobs.py", "one", job, data],
+        "pool": [python, HERE / "pytorch_jobs.py", "pool", job, data, str(JOB["workers"])],
     }
     if options.only:
         programs = {name: command for name, command in programs.items() if name in options.only}

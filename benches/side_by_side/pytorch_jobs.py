@@ -1,7 +1,7 @@
 """The side-by-side job in PyTorch: 16 multilayer perceptrons, each trained on all the data.
 
-    pytorch.py one  JOB.json DATA     every configuration in this process, one after the other
-    pytorch.py pool JOB.json DATA N   a bare pool of N processes, a configuration per task
+    pytorch_jobs.py one  JOB.json DATA     every configuration in this process, one after the other
+    pytorch_jobs.py pool JOB.json DATA N   a bare pool of N processes, a configuration per task
 
 Written the fast way: Parquet read once per process with pyarrow, batches sliced from tensors in
 memory in a shuffled order (a DataLoader would be 1.6 times slower), one thread per process.
