@@ -41,7 +41,7 @@ const STEPPERS: usize = 256;
 pub(crate) struct SlotCache {
     slot: Slot,
     /// Where variables live, from the first use on.
-    memory: Option<Arc<Memory>>,
+    memory: Option<Memory>,
     steppers: HashMap<StepperKey, (Stepper, u64)>,
     /// Counts the uses of steppers: the one with the lowest count was not used for longest.
     uses: u64,
@@ -71,10 +71,10 @@ impl SlotCache {
     }
 
     /// Where the variables of this slot's trials live: an error if its device cannot be used.
-    pub(crate) fn memory(&mut self) -> Result<&Arc<Memory>, StepError> {
+    pub(crate) fn memory(&mut self) -> Result<&Memory, StepError> {
         match &mut self.memory {
             Some(memory) => Ok(memory),
-            unknown => Ok(unknown.insert(Arc::new(Memory::of(&self.slot)?))),
+            unknown => Ok(unknown.insert(Memory::of(&self.slot)?)),
         }
     }
 
@@ -146,16 +146,19 @@ impl SlotCache {
         program: &Program,
         start: &'s TrainingState,
     ) -> Result<Renewal<'s>, ModelError> {
-        let memory = Arc::clone(self.memory()?);
-        let Free { own, spare } = self.free.remove(&program.id()).unwrap_or_default();
-        let own = own.map_or_else(
-            || {
-                let live = program.variables().iter().filter(|variable| variable.output.is_some());
-                live.map(|of| Buffer::within(&memory, of.data_type, &of.dims)).collect()
-            },
-            Ok,
-        )?;
-        Ok(Renewal::new(start, own, spare, memory))
+        let Free { own, mut spare } = self.free.remove(&program.id()).unwrap_or_default();
+        let memory = self.memory()?;
+        let buffers = || {
+            let live = program.variables().iter().filter(|variable| variable.output.is_some());
+            let buffers = live.map(|of| Buffer::within(memory, of.data_type, &of.dims));
+            buffers.collect::<Result<Vec<_>, _>>()
+        };
+        let own = own.map_or_else(buffers, Ok)?;
+        // Nothing is written in place there.
+        if memory.device() != Device::Cpu && spare.is_empty() {
+            spare = buffers()?.into_iter().map(Some).collect();
+        }
+        Ok(Renewal::new(start, own, spare))
     }
 
     /// Takes back the spare memory of a unit that is done: gives the latest values of its live variables.

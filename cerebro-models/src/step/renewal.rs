@@ -2,12 +2,11 @@
 
 use std::iter;
 use std::mem;
-use std::sync::Arc;
 
 use cerebro_core::Device;
 
 use super::session::GraphSession;
-use super::{Buffer, Memory, StepError};
+use super::{Buffer, StepError};
 use crate::graph::write_in_place;
 use crate::onnx;
 use crate::program::Program;
@@ -26,22 +25,17 @@ pub(crate) struct Renewal<'s> {
     own: Vec<Buffer>,
     is_begun: bool,
     spare: Spare,
-    memory: Arc<Memory>,
 }
 
-/// Memory for values of live variables that could not be written in place, for those that needed it.
+/// Memory for values of live variables that cannot be written in place: on a GPU for all of them, on the
+/// host for those that needed it.
 pub(super) type Spare = Vec<Option<Buffer>>;
 
 impl<'s> Renewal<'s> {
-    /// Those of a unit that starts from `start`; `own` and `spare` are buffers in `memory` with any content.
-    pub(super) fn new(
-        start: &'s TrainingState,
-        own: Vec<Buffer>,
-        mut spare: Spare,
-        memory: Arc<Memory>,
-    ) -> Self {
+    /// Those of a unit that starts from `start`; `own` and `spare` are buffers with any content.
+    pub(super) fn new(start: &'s TrainingState, own: Vec<Buffer>, mut spare: Spare) -> Self {
         spare.resize_with(own.len(), || None);
-        Self { start, own, is_begun: false, spare, memory }
+        Self { start, own, is_begun: false, spare }
     }
 
     /// Every variable with its latest value, in the order of the variables.
@@ -59,7 +53,7 @@ impl<'s> Renewal<'s> {
         outputs: Vec<&mut Buffer>,
     ) -> Result<(), StepError> {
         let (mut inputs, mut outputs) = (inputs, outputs);
-        let Self { start, own, is_begun, spare, memory } = self;
+        let Self { start, own, is_begun, spare } = self;
         inputs.extend(start.frozen().iter().filter(|_| plan.reads_frozen));
         if !*is_begun {
             inputs.extend(plan.ordered(start.live()));
@@ -72,7 +66,7 @@ impl<'s> Renewal<'s> {
         let mut others = plan.split(spare.iter_mut()).0;
         for (buffer, other) in turning.iter().zip(&mut others) {
             if other.is_none() {
-                **other = Some(Buffer::within(memory, buffer.data_type(), &buffer.dims())?);
+                **other = Some(Buffer::zeros(buffer.data_type(), &buffer.dims())?);
             }
         }
         inputs.extend(turning.iter().map(|buffer| &**buffer));
