@@ -77,6 +77,11 @@ impl Program {
         &self.variables
     }
 
+    /// The variables that each step changes.
+    pub(crate) fn live_variables(&self) -> impl Iterator<Item = &Variable> {
+        self.variables.iter().filter(|variable| variable.output.is_some())
+    }
+
     pub(crate) fn initializers(&self) -> &Initializers {
         &self.initializers
     }

@@ -149,7 +149,7 @@ impl SlotCache {
         let Free { own, mut spare } = self.free.remove(&program.id()).unwrap_or_default();
         let memory = self.memory()?;
         let buffers = || {
-            let live = program.variables().iter().filter(|variable| variable.output.is_some());
+            let live = program.live_variables();
             let buffers = live.map(|of| Buffer::within(memory, of.data_type, &of.dims));
             buffers.collect::<Result<Vec<_>, _>>()
         };

@@ -137,12 +137,12 @@ impl Plan {
     pub(super) fn inputs<'p>(&self, program: &'p Program) -> impl Iterator<Item = &'p str> {
         let frozen = program.variables().iter().filter(|variable| variable.output.is_none());
         let frozen = frozen.filter(|_| self.reads_frozen);
-        frozen.chain(self.ordered(live(program))).map(|variable| variable.input.as_str())
+        frozen.chain(self.ordered(program.live_variables())).map(|variable| variable.input.as_str())
     }
 
     /// The names of the outputs that are variables of `program`, in the order in which they are written.
     pub(super) fn outputs<'p>(&self, program: &'p Program) -> impl Iterator<Item = &'p str> {
-        self.ordered(live(program)).filter_map(|variable| variable.output.as_deref())
+        self.ordered(program.live_variables()).filter_map(|variable| variable.output.as_deref())
     }
 
     /// What `of`, with an item for each live variable, has for those that take turns, then for
@@ -164,9 +164,4 @@ impl Plan {
         }
         (turning, in_place)
     }
-}
-
-/// The variables of `program` that each step changes.
-fn live(program: &Program) -> impl Iterator<Item = &Variable> {
-    program.variables().iter().filter(|variable| variable.output.is_some())
 }

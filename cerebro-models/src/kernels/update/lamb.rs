@@ -7,7 +7,7 @@
 
 use ort::operator::ComputeContext;
 
-use super::rules::{Decay, LANES, Pull, Tensors, block, blocks};
+use super::rules::{Decay, LANES, Moments, Pull, Tensors, block, blocks};
 use super::{LAMB, Method};
 use crate::kernels::node::{PIECE, Parts, for_each_piece};
 
@@ -17,10 +17,7 @@ use crate::kernels::node::{PIECE, Parts, for_each_piece};
 /// once more, and steps.
 #[derive(Clone, Copy)]
 pub(super) struct Lamb {
-    beta1: f32,
-    rest1: f32,
-    beta2: f32,
-    rest2: f32,
+    moments: Moments,
     first_scale: f32,
     second_scale: f32,
     epsilon: f32,
@@ -33,16 +30,7 @@ impl Method for Lamb {
     const HYPERPARAMETERS: usize = 7;
 
     fn new(h: &[f32], pull: Pull, _: bool) -> Self {
-        Self {
-            beta1: h[0],
-            rest1: h[1],
-            beta2: h[2],
-            rest2: h[3],
-            first_scale: h[4],
-            second_scale: h[5],
-            epsilon: h[6],
-            pull,
-        }
+        Self { moments: Moments::of(h), first_scale: h[4], second_scale: h[5], epsilon: h[6], pull }
     }
 
     fn update(
@@ -118,8 +106,7 @@ fn moments_of<const N: usize>(
     let (mut m, mut v) = (first.read::<N>(at), second.read::<N>(at));
     for lane in 0..N {
         let g = g[lane] + p[lane] * coupled;
-        m[lane] = m[lane] * lamb.beta1 + g * lamb.rest1;
-        v[lane] = v[lane] * lamb.beta2 + (g * g) * lamb.rest2;
+        [m[lane], v[lane]] = lamb.moments.after([m[lane], v[lane]], g);
         let d = lamb.direction(p[lane], m[lane], v[lane]);
         partial[0][lane] += p[lane] * p[lane];
         partial[1][lane] += d * d;

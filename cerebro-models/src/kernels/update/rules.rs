@@ -81,12 +81,34 @@ impl Rule for Momentum {
     }
 }
 
+/// How the moments of Adam and of what was made of it change: means of gradients and of their squares.
 #[derive(Clone, Copy)]
-pub(super) struct Adam {
+pub(super) struct Moments {
     beta1: f32,
     rest1: f32,
     beta2: f32,
     rest2: f32,
+}
+
+impl Moments {
+    /// Those of hyperparameters that begin with them.
+    pub(super) fn of(h: &[f32]) -> Self {
+        Self { beta1: h[0], rest1: h[1], beta2: h[2], rest2: h[3] }
+    }
+
+    /// The moments after `gradient`.
+    #[inline(always)]
+    pub(super) fn after(self, [first, second]: [f32; 2], gradient: f32) -> [f32; 2] {
+        [
+            first * self.beta1 + gradient * self.rest1,
+            second * self.beta2 + (gradient * gradient) * self.rest2,
+        ]
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Adam {
+    moments: Moments,
     step_size: f32,
     scale: f32,
     epsilon: f32,
@@ -99,21 +121,12 @@ impl Rule for Adam {
     const HYPERPARAMETERS: usize = 7;
 
     fn new(h: &[f32], _: f32, _: bool) -> Self {
-        Self {
-            beta1: h[0],
-            rest1: h[1],
-            beta2: h[2],
-            rest2: h[3],
-            step_size: h[4],
-            scale: h[5],
-            epsilon: h[6],
-        }
+        Self { moments: Moments::of(h), step_size: h[4], scale: h[5], epsilon: h[6] }
     }
 
     #[inline(always)]
     fn update(self, parameter: f32, gradient: f32, slots: &mut [f32; MOST_SLOTS]) -> f32 {
-        let first = slots[0] * self.beta1 + gradient * self.rest1;
-        let second = slots[1] * self.beta2 + (gradient * gradient) * self.rest2;
+        let [first, second] = self.moments.after([slots[0], slots[1]], gradient);
         (slots[0], slots[1]) = (first, second);
         let denominator = second.sqrt() * self.scale + self.epsilon;
         parameter - (first / denominator) * self.step_size
